@@ -1,0 +1,1 @@
+//! Typed topics: the hurry beside the log's truth.

@@ -1,0 +1,317 @@
+//! Events: what the user writes, what surrounds each of them, and how they are stored.
+//!
+//! An [`Event`] is one fact, a plain struct. The events of one aggregate form an [`EventSet`], an enum with one variant
+//! for each; topics and streams carry the set. An [`Envelope`] is an event with its [`Header`]: who, when, where, why. In
+//! the log the same thing is a [`Recorded`]: the header and the payload's bytes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::codec::{Codec, CodecError};
+use crate::id::{CausationId, CommandId, CorrelationId, EventId};
+use crate::stream::{Position, StreamId, Version};
+
+/// An immutable fact, named in the past tense: `Deposited`, `OrderPlaced`.
+///
+/// Derive it with `#[derive(Event)]`. The stored name and the schema version stand apart from the Rust name, so that the
+/// type can be renamed while the log stays readable.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "add `#[derive(Event, Serialize, Deserialize)]` and `#[event(name = \"…\", version = 1)]` to the type"
+)]
+pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The name in the log, unique in its set, never changed: `"account.deposited"`.
+    const NAME: &'static str;
+    /// The version of the payload's shape, from 1.
+    const VERSION: u32;
+}
+
+/// The closed set of the events of one aggregate: the enum that `#[aggregate]` writes, and what its topic carries.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of events",
+    label = "not an event enum of an aggregate",
+    note = "name the enum that `#[aggregate(events = …)]` writes"
+)]
+pub trait EventSet: Send + Sync + 'static {
+    /// The category of the streams that hold these events; also the name of their topic.
+    const CATEGORY: &'static str;
+    /// The stored names of all events of the set.
+    const NAMES: &'static [&'static str];
+
+    /// Which event of the set this is: the index of its name in [`NAMES`](Self::NAMES).
+    fn index(&self) -> usize;
+
+    /// The stored name of this event.
+    fn name(&self) -> &'static str;
+
+    /// The schema version of this event.
+    fn schema_version(&self) -> u32;
+
+    /// Appends the event's payload to `bytes`.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the payload has no form in this format.
+    fn encode(&self, codec: Codec, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// Reads the event with this stored name and schema version back from its payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the set knows no such name or version, or the payload is not of its shape.
+    fn decode(
+        name: &str,
+        schema_version: u32,
+        codec: Codec,
+        payload: &[u8],
+    ) -> Result<Self, DecodeError>
+    where
+        Self: Sized;
+}
+
+/// Says which [`EventSet`] an event belongs to; `#[aggregate]` implements it for each event that has an `#[apply]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no event of any aggregate",
+    label = "no aggregate applies this event",
+    note = "add `#[apply] fn …(&mut self, event: &{Self})` to the aggregate that it belongs to"
+)]
+pub trait MemberOf: Event {
+    /// The set.
+    type Set: EventSet;
+
+    /// Which event of the set it is: the index of its name in [`EventSet::NAMES`].
+    const INDEX: usize;
+
+    /// The event in `set`, if it is this one.
+    fn from_set(set: &Self::Set) -> Option<&Self>;
+}
+
+/// A stored event that a set could not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No event of the set has this name.
+    #[error("no event of {category} is stored as {name:?}; it knows {known:?}")]
+    UnknownName {
+        /// The category of the set.
+        category: &'static str,
+        /// The name in the log.
+        name: String,
+        /// The names that the set knows.
+        known: &'static [&'static str],
+    },
+    /// The event was written with a schema version that this program does not read.
+    #[error(
+        "event {name:?} is stored with schema version {found}, this program reads version {known}"
+    )]
+    UnknownVersion {
+        /// The event's stored name.
+        name: &'static str,
+        /// The version in the log.
+        found: u32,
+        /// The version that the type has.
+        known: u32,
+    },
+    /// The payload is not of the event's shape.
+    #[error("the payload of event {name:?} (schema version {version}) does not fit its type")]
+    Payload {
+        /// The event's stored name.
+        name: &'static str,
+        /// Its schema version.
+        version: u32,
+        /// What the codec found.
+        source: CodecError,
+    },
+}
+
+/// Decodes the payload of one event type; the helper of [`EventSet::decode`] implementations.
+///
+/// # Errors
+/// [`DecodeError`] if the version is not the type's own or the payload is not of its shape.
+pub fn decode_event<E: Event>(
+    schema_version: u32,
+    codec: Codec,
+    payload: &[u8],
+) -> Result<E, DecodeError> {
+    if schema_version != E::VERSION {
+        return Err(DecodeError::UnknownVersion {
+            name: E::NAME,
+            found: schema_version,
+            known: E::VERSION,
+        });
+    }
+    codec
+        .decode(payload)
+        .map_err(|source| DecodeError::Payload {
+            name: E::NAME,
+            version: schema_version,
+            source,
+        })
+}
+
+/// Text that the user attaches to a command and finds on each of its events: a tenant, a user, a client's address.
+///
+/// Empty metadata takes no memory; cloning shares it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(Option<Arc<BTreeMap<String, String>>>);
+
+impl Metadata {
+    /// Sets `key` to `value`.
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        Arc::make_mut(self.0.get_or_insert_default()).insert(key.into(), value.into());
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Whether nothing is attached.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|map| map.is_empty())
+    }
+
+    /// All keys with their values, in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .flat_map(|map| map.iter())
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+}
+
+impl fmt::Debug for Metadata {
+    /// Names the keys; the values may be personal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.iter().map(|(key, _)| key))
+            .finish()
+    }
+}
+
+/// What is known of an event apart from its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Header {
+    /// The event's own identity.
+    pub event_id: EventId,
+    /// Its stored name.
+    pub name: Cow<'static, str>,
+    /// The version of its payload's shape.
+    pub schema_version: u32,
+    /// The stream that it belongs to.
+    pub stream: StreamId,
+    /// Its place in the stream.
+    pub version: Version,
+    /// Its place in the whole log.
+    pub position: Position,
+    /// When it was decided. Only positions order events; clocks do not.
+    pub time: Timestamp,
+    /// The command that it was decided for; none if it was written into the log without a command.
+    pub command_id: Option<CommandId>,
+    /// The story that it belongs to.
+    pub correlation_id: CorrelationId,
+    /// What directly caused it.
+    pub causation_id: CausationId,
+    /// What the user attached to the command.
+    pub metadata: Metadata,
+}
+
+impl Header {
+    /// The header of an event that is yet to be committed: the store gives it its version and position.
+    ///
+    /// It starts a story of its own: correlation and causation are the event itself, until set otherwise.
+    pub fn new(
+        stream: StreamId,
+        name: impl Into<Cow<'static, str>>,
+        schema_version: u32,
+        time: Timestamp,
+    ) -> Self {
+        let event_id = EventId::fresh();
+        Self {
+            event_id,
+            name: name.into(),
+            schema_version,
+            stream,
+            version: Version::EMPTY,
+            position: Position::START,
+            time,
+            command_id: None,
+            correlation_id: CorrelationId::from_uuid(event_id.into()),
+            causation_id: CausationId::from_uuid(event_id.into()),
+            metadata: Metadata::default(),
+        }
+    }
+}
+
+/// An event with its identity. Dereferences to its [`Header`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Envelope<E> {
+    /// Who, when, where, why.
+    pub header: Header,
+    /// The fact itself.
+    pub event: E,
+}
+
+impl<E> std::ops::Deref for Envelope<E> {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl<E> fmt::Debug for Envelope<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event as it is stored: the payload's bytes are not decoded yet. Dereferences to its [`Header`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Who, when, where, why.
+    pub header: Header,
+    /// The encoded event; shared, so that a clone copies no bytes.
+    pub payload: Arc<[u8]>,
+}
+
+impl Recorded {
+    /// Decodes the payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if `E` knows no event of this name and version, or the payload is not of its shape.
+    pub fn decode<E: EventSet>(&self, codec: Codec) -> Result<E, DecodeError> {
+        E::decode(
+            &self.header.name,
+            self.header.schema_version,
+            codec,
+            &self.payload,
+        )
+    }
+}
+
+impl std::ops::Deref for Recorded {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorded")
+            .field("header", &self.header)
+            .field("payload_bytes", &self.payload.len())
+            .finish()
+    }
+}

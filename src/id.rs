@@ -1,0 +1,106 @@
+//! The identities that travel with every event: of the event, of its command, and of the story both belong to.
+//!
+//! All four are UUIDs in newtypes of their own, so that one cannot be passed where another is meant. Fresh ones are
+//! UUIDv7 (RFC 9562 §5.7): they sort by the millisecond in which they were made, which keeps an index over them
+//! append-only.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// Wraps a UUID of any version.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID itself.
+            pub const fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// The identity of one event, for ever.
+    EventId
+}
+
+id! {
+    /// The identity of one command: the same id sent twice takes effect once.
+    ///
+    /// An id that comes from the outside (a request id, the place of a line in a file) makes a retry safe. Without one,
+    /// each send gets a fresh id.
+    CommandId
+}
+
+id! {
+    /// The story that a command or an event belongs to: handed down from cause to effect, unchanged.
+    CorrelationId
+}
+
+id! {
+    /// What directly caused an event: the id of an event, or of the command if no event caused that.
+    CausationId
+}
+
+impl EventId {
+    /// Makes a fresh id (UUIDv7).
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl CommandId {
+    /// Makes a fresh id (UUIDv7).
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// Derives the id that always belongs to `name` (UUIDv5, RFC 9562 §5.5): the same name, the same id.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidings::CommandId;
+    ///
+    /// let line_17 = CommandId::from_name("purchases-1997.txt:17");
+    /// assert_eq!(line_17, CommandId::from_name("purchases-1997.txt:17"));
+    /// assert_ne!(line_17, CommandId::from_name("purchases-1997.txt:18"));
+    /// ```
+    pub fn from_name(name: &str) -> Self {
+        /// Where the names of commands live; any fixed UUID serves, and this one must never change.
+        const COMMANDS: Uuid = Uuid::from_u128(0x0b7d_3f52_86c4_4d0e_9b5a_5d1c_7a3e_4f60);
+        Self(Uuid::new_v5(&COMMANDS, name.as_bytes()))
+    }
+}

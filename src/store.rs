@@ -1,0 +1,306 @@
+//! The log: what a store of events must do, whichever database keeps it.
+//!
+//! An [`EventStore`] keeps commits in one total order. It is synchronous and may block: the framework calls
+//! [`commit`](EventStore::commit) from one thread only, and reads from threads that are made for waiting.
+//!
+//! # What may not happen
+//! A commit is all or nothing, also when it spans several streams; its events stand next to each other. Positions are
+//! 1, 2, 3 … in commit order, versions 1, 2, 3 … in each stream, both without gaps. A reader never sees a part of a
+//! commit, nor an event before its predecessors.
+//!
+//! # Crashes
+//! What [`commit`](EventStore::commit) has acknowledged survives what the store's [`Durability`] says. After a crash
+//! the log is a prefix of whole commits that holds everything acknowledged.
+
+mod memory;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use self::memory::Memory;
+use crate::codec::Codec;
+use crate::event::Recorded;
+use crate::id::CommandId;
+use crate::stream::{ExpectedVersion, Position, StreamId, Version};
+
+/// A log of events.
+pub trait EventStore: Send + Sync + 'static {
+    /// Commits a group: its commits one after the other, in one transaction that is durable as a whole.
+    ///
+    /// Each commit succeeds or is refused by itself; a refused one leaves the others as they are. The outcomes stand in
+    /// the order of the commits. The events of an accepted commit have got their version and position when this
+    /// returns; those of a refused one are unchanged.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the transaction failed: then nothing of the group is visible. After [`StoreError::Failed`] a
+    /// crash may still bring it to light. Commit the same values again in any case: what is already there is refused
+    /// as [`Refused::KnownCommand`].
+    fn commit(&self, group: &mut [Commit]) -> Result<Vec<Result<Committed, Refused>>, StoreError>;
+
+    /// The position of the last event; [`Position::START`] for an empty log.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read.
+    fn head(&self) -> Result<Position, StoreError>;
+
+    /// Hands the events of `stream` after version `after` to `each`, in order, until the stream ends or `each` breaks off.
+    ///
+    /// What is handed over is one state of the log. A stream that nobody wrote to is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        each: &mut dyn FnMut(Recorded) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
+
+    /// Reads on in the whole log after position `after`: at most `limit` events of the kinds that `filter` lets through.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError>;
+
+    /// What is known of a command id, if a command with it was committed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read.
+    fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError>;
+
+    /// What an acknowledged commit survives.
+    fn durability(&self) -> Durability;
+
+    /// The identity of this log; views keep it, to notice when they are put beside another log.
+    fn log_id(&self) -> Uuid;
+
+    /// The format of the payloads.
+    fn codec(&self) -> Codec {
+        Codec::Json
+    }
+}
+
+/// What an acknowledged commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Nothing: it is gone with the process.
+    Memory,
+    /// The end of the process, however it comes; not a power cut.
+    Os,
+    /// A power cut: it was synced to the disk.
+    Fsync,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Os => "os",
+            Self::Fsync => "fsync",
+        })
+    }
+}
+
+/// Events to append to one or several streams, all or nothing.
+///
+/// # Examples
+/// ```
+/// use tidings::{Commit, EventStore, ExpectedVersion, Header, Memory, Recorded, StreamId, Timestamp, Version};
+///
+/// let stream = StreamId::new("account", "acc-1")?;
+/// let opened = Recorded {
+///     header: Header::new(stream.clone(), "account.opened", 1, Timestamp::from_micros(0)),
+///     payload: br#"{"owner":"Ada"}"#.as_slice().into(),
+/// };
+/// let mut group = [Commit::new().append(stream, ExpectedVersion::Exact(Version::EMPTY), vec![opened])];
+/// let outcome = Memory::new().commit(&mut group)?;
+/// assert_eq!(outcome[0].as_ref().map(|committed| committed.last.as_u64()), Ok(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Commit {
+    pub(crate) command_id: Option<CommandId>,
+    pub(crate) expectations: Vec<(StreamId, ExpectedVersion)>,
+    pub(crate) events: Vec<Recorded>,
+}
+
+impl Commit {
+    /// A commit of nothing; add to it with [`append`](Self::append).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives the commit a command id: it is refused if the log knows that id already, and the log will know it
+    /// afterwards, also if the commit appends no event.
+    #[must_use]
+    pub fn command_id(mut self, id: CommandId) -> Self {
+        self.command_id = Some(id);
+        self
+    }
+
+    /// Appends `events` to `stream`, which must stand at `expected`. Without events it only checks.
+    ///
+    /// The stream stands in each event's header too, and the store sets version and position there.
+    #[must_use]
+    pub fn append(
+        mut self,
+        stream: StreamId,
+        expected: ExpectedVersion,
+        events: Vec<Recorded>,
+    ) -> Self {
+        debug_assert!(events.iter().all(|event| event.header.stream == stream));
+        self.expectations.push((stream, expected));
+        if self.events.is_empty() {
+            self.events = events;
+        } else {
+            self.events.extend(events);
+        }
+        self
+    }
+
+    /// The events; after an accepted commit with their versions and positions.
+    pub fn events(&self) -> &[Recorded] {
+        &self.events
+    }
+}
+
+/// Where an accepted commit stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The position of the log's head after the commit: of the commit's last event, if it has any.
+    pub last: Position,
+}
+
+/// Why a commit was refused. Nothing of it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// A stream does not stand where the commit expects it. Rehydrate and decide again.
+    #[error("stream {stream} is at version {actual}, expected {expected}")]
+    Conflict {
+        /// The stream.
+        stream: StreamId,
+        /// What the commit expected.
+        expected: ExpectedVersion,
+        /// Where the stream stands.
+        actual: Version,
+    },
+    /// The log knows the command id already.
+    #[error("the command id is already known, from stream {}", .0.stream)]
+    KnownCommand(KnownCommand),
+}
+
+/// What a log knows of a command that was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownCommand {
+    /// The stream of its first event; if it appended none, the first stream that its commit named.
+    pub stream: StreamId,
+    /// The version of that stream after it.
+    pub version: Version,
+    /// How many events it appended.
+    pub events: u32,
+    /// The position of its last event; of the log's head at that time if it appended none.
+    pub position: Position,
+}
+
+/// Which events a reader of the whole log wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Filter {
+    /// All of them.
+    #[default]
+    All,
+    /// Those with one of these stored names.
+    Names(Vec<&'static str>),
+}
+
+impl Filter {
+    /// Whether events of this name are wanted.
+    pub fn admits(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Names(names) => names.contains(&name),
+        }
+    }
+}
+
+/// One step of reading the whole log.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The events, in commit order.
+    pub events: Vec<Recorded>,
+    /// Every event up to here was seen and is in `events` if the filter wants it. Read on after this position.
+    pub through: Position,
+}
+
+/// A log that could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk, or the room that the log may take, is full. Nothing was written; make room and try again.
+    #[error("{place} has no room left: make room and send again")]
+    Full {
+        /// The file or database.
+        place: String,
+        /// What the driver says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log may not be written to. Nothing was written.
+    #[error("{place} is read-only: make it writable and send again")]
+    ReadOnly {
+        /// The file or database.
+        place: String,
+        /// What the driver says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process has the log open.
+    #[error("{place} is in use by another process: stop that one, or choose another path")]
+    Locked {
+        /// The file or database.
+        place: String,
+    },
+    /// The file belongs to something else.
+    #[error("{place} is not a Tidings {kind}: choose another path")]
+    Foreign {
+        /// The file or database.
+        place: String,
+        /// What was expected there.
+        kind: &'static str,
+    },
+    /// The file is of a format that this version of Tidings does not know.
+    #[error("{place} has format {found}, this version of Tidings reads format {known}: {advice}")]
+    Format {
+        /// The file or database.
+        place: String,
+        /// The format found.
+        found: i64,
+        /// The format that this version reads.
+        known: i64,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// What is stored contradicts itself.
+    #[error("{place} is damaged: {what}")]
+    Damaged {
+        /// The file or database.
+        place: String,
+        /// What is wrong, with positions.
+        what: String,
+    },
+    /// The database failed otherwise; whether a commit reached the disk is unknown.
+    #[error("{place} failed")]
+    Failed {
+        /// The file or database.
+        place: String,
+        /// What the driver says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

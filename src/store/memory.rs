@@ -1,0 +1,4 @@
+//! A log in memory.
+/// A log in memory.
+#[derive(Debug)]
+pub struct Memory;

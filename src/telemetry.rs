@@ -1,0 +1,8 @@
+//! The names under which the framework traces; payloads are never recorded.
+
+/// The span around the decision of one command.
+pub(crate) const COMMAND: &str = "tidings.command";
+/// The span around one group commit.
+pub(crate) const COMMIT: &str = "tidings.commit";
+/// The span around a batch that a projection folds.
+pub(crate) const FOLD: &str = "tidings.fold";
