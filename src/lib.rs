@@ -1,6 +1,7 @@
 #![doc = "Tidings."]
 
 mod aggregate;
+mod bus;
 mod clock;
 mod codec;
 mod command;
@@ -10,8 +11,13 @@ mod projection;
 mod store;
 mod stream;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use aggregate::{Aggregate, IntoDecision};
+pub use bus::{
+    Batch, BatchIter, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus,
+};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, SentTo, Unavailable};

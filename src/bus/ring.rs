@@ -1,0 +1,581 @@
+//! The window of the newest events of a topic, and the cursors that read it.
+//!
+//! ```text
+//!              window: the newest segments                  evicted: free when no cursor is in it
+//!  publisher ─▶ [ 7: ■■■■□□□□ ] [ 6: ■■■■■■■■ ] [ 5: ■■■■■■■■ ]     [ 4: ■■■■■■■■ ] ─▶ cleared and used again
+//!                       ▲ length                     ▲                     ▲
+//!                 cursor, level                cursor, behind       cursor, lagged at its end
+//! ```
+//!
+//! A segment is a fixed row of slots that are written once, and the length up to which they may be read. A cursor keeps
+//! the one segment alive in which it stands. So a publisher never waits for a reader and never touches what one may be
+//! reading; memory is bounded by the window and one segment for each reader; a reader may hold what it reads by reference
+//! for as long as it likes. Only the way from one segment to the next takes a lock, once for each segment.
+//!
+//! # Lagging
+//! A cursor whose next segment has left the window is lagged. It has still handed over every event up to
+//! [`Cursor::seen`], and finds its way back with [`Cursor::rejoin`].
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::doorbell::{Doorbell, SeatNumber};
+use crate::event::Envelope;
+use crate::stream::Position;
+
+/// How many events a segment of a large ring holds. The lock and the search in the window are paid once for so many
+/// events, and a reader keeps at most so many alive beside the window.
+const SEGMENT: usize = 128;
+
+/// A small ring has this many segments at least, so that it evicts in steps that are small against what it retains.
+const SEGMENTS: usize = 8;
+
+/// How many evicted segments are kept for use again. More than one is needed only while readers stand in them.
+const SPARE: usize = 4;
+
+/// Something that has a place in the log.
+pub(crate) trait Placed {
+    /// Its place; ascending in a ring.
+    fn position(&self) -> Position;
+}
+
+impl<E> Placed for Envelope<E> {
+    fn position(&self) -> Position {
+        self.header.position
+    }
+}
+
+/// The place of one event: written once, then read by anybody.
+pub(super) type Slot<T> = OnceLock<T>;
+
+/// The newest events of a topic.
+#[derive(Debug)]
+pub(super) struct Ring<T> {
+    capacity: usize,
+    segment_len: usize,
+    producer: Mutex<Producer<T>>,
+    window: Mutex<Window<T>>,
+    pub(super) bell: Doorbell,
+    closed: AtomicBool,
+    published: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Producer<T> {
+    /// The segment that is being filled; the last of the window.
+    current: Option<Arc<Segment<T>>>,
+    /// How many of its slots are written; its length says how many may be read.
+    filled: usize,
+    /// Evicted segments that may be used again as soon as no cursor stands in them.
+    spare: VecDeque<Arc<Segment<T>>>,
+    /// Room for the wakers of one ring of the bell.
+    wakers: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Window<T> {
+    segments: VecDeque<Arc<Segment<T>>>,
+    /// The number of the first segment.
+    first: u64,
+    /// The position of the last event that is gone, or that never was here.
+    floor: Position,
+}
+
+#[derive(Debug)]
+struct Segment<T> {
+    len: AtomicUsize,
+    slots: Box<[Slot<T>]>,
+}
+
+/// The events that a cursor asked for are gone: read them from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("events after position {after} are gone; the ring begins after {floor}")]
+pub(crate) struct TooOld {
+    /// After which position the cursor wanted to read.
+    pub(crate) after: Position,
+    /// The position of the last event that is gone.
+    pub(crate) floor: Position,
+}
+
+impl<T: Placed> Ring<T> {
+    /// An empty ring that retains at least the newest `capacity` events (at least one); those up to `after` never were in it.
+    pub(super) fn new(capacity: usize, after: Position) -> Self {
+        let capacity = capacity.max(1);
+        let segment_len = (capacity / SEGMENTS).clamp(1, SEGMENT);
+        Self {
+            capacity,
+            segment_len,
+            producer: Mutex::new(Producer {
+                current: None,
+                filled: segment_len,
+                spare: VecDeque::new(),
+                wakers: Vec::new(),
+            }),
+            window: Mutex::new(Window {
+                segments: VecDeque::new(),
+                first: 0,
+                floor: after,
+            }),
+            bell: Doorbell::default(),
+            closed: AtomicBool::new(false),
+            published: AtomicU64::new(0),
+        }
+    }
+
+    /// The one publisher; whoever else wants to publish waits until this is dropped.
+    pub(super) fn publisher(&self) -> Publisher<'_, T> {
+        Publisher {
+            producer: self.producer.lock(),
+            ring: self,
+        }
+    }
+
+    /// Says that nothing will be published any more: readers that are level have reached the end.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.bell.ring(&mut Vec::new());
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many events were published in all.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// How many events are retained, the position of the last one that is not, and the position of the newest.
+    pub(super) fn extent(&self) -> (usize, Position, Position) {
+        let window = self.window.lock();
+        let retained = window.segments.iter().map(|s| s.published().len()).sum();
+        (retained, window.floor, window.head())
+    }
+
+    /// A cursor before the first event after position `after`.
+    pub(super) fn join(self: &Arc<Self>, after: Position) -> Result<Cursor<T>, TooOld> {
+        let place = self.window.lock().after(after)?;
+        Ok(Cursor::new(self, place))
+    }
+
+    /// A cursor before the next event to be published.
+    pub(super) fn join_at_end(self: &Arc<Self>) -> Cursor<T> {
+        let place = self.window.lock().end();
+        Cursor::new(self, place)
+    }
+
+    /// A cursor that is lagged and has seen everything up to `seen`.
+    pub(super) fn join_lagged(self: &Arc<Self>, seen: Position) -> Cursor<T> {
+        Cursor::new(
+            self,
+            Place {
+                segment: None,
+                number: None,
+                index: 0,
+                seen,
+                skipping: false,
+            },
+        )
+    }
+}
+
+impl<T: Placed> Window<T> {
+    fn head(&self) -> Position {
+        let newest = |s: &Arc<Segment<T>>| s.published().last().map(position);
+        self.segments
+            .iter()
+            .rev()
+            .find_map(newest)
+            .map_or(self.floor, |head| head.max(self.floor))
+    }
+
+    fn get(&self, number: u64) -> Find<T> {
+        let Some(offset) = number.checked_sub(self.first) else {
+            return Find::Gone;
+        };
+        usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.segments.get(offset))
+            .map_or(Find::NotYet, |segment| Find::Here(segment.clone()))
+    }
+
+    fn after(&self, after: Position) -> Result<Place<T>, TooOld> {
+        if after < self.floor {
+            return Err(TooOld {
+                after,
+                floor: self.floor,
+            });
+        }
+        // The segment in which the first event after `after` may stand is the last that begins at or before it.
+        let begins_before = |s: &Arc<Segment<T>>| {
+            s.published()
+                .first()
+                .is_some_and(|slot| position(slot) <= after)
+        };
+        let index = self
+            .segments
+            .partition_point(begins_before)
+            .saturating_sub(1);
+        Ok(self.place(index, 0, after))
+    }
+
+    fn end(&self) -> Place<T> {
+        let index = self.segments.len().saturating_sub(1);
+        let len = self.segments.get(index).map_or(0, |s| s.published().len());
+        self.place(index, len, self.head())
+    }
+
+    fn place(&self, segment: usize, index: usize, seen: Position) -> Place<T> {
+        Place {
+            segment: self.segments.get(segment).cloned(),
+            number: Some(self.first + segment as u64),
+            index,
+            seen,
+            skipping: true,
+        }
+    }
+}
+
+enum Find<T> {
+    Here(Arc<Segment<T>>),
+    NotYet,
+    Gone,
+}
+
+impl<T> Segment<T> {
+    fn new(len: usize) -> Self {
+        Self {
+            len: AtomicUsize::new(0),
+            slots: std::iter::repeat_with(Slot::new).take(len).collect(),
+        }
+    }
+
+    /// The slots that may be read.
+    fn published(&self) -> &[Slot<T>] {
+        let len = self.len.load(Ordering::Acquire);
+        self.slots.get(..len).unwrap_or(&self.slots)
+    }
+
+    /// Drops the events; the segment is as if new.
+    fn clear(&mut self) {
+        *self.len.get_mut() = 0;
+        for slot in &mut self.slots {
+            drop(slot.take());
+        }
+    }
+}
+
+/// The position of the event in a slot that may be read.
+fn position<T: Placed>(slot: &Slot<T>) -> Position {
+    slot.get().map_or(Position::START, Placed::position)
+}
+
+/// The right to publish into a ring.
+#[derive(Debug)]
+pub(super) struct Publisher<'a, T> {
+    producer: MutexGuard<'a, Producer<T>>,
+    ring: &'a Ring<T>,
+}
+
+impl<T: Placed> Publisher<'_, T> {
+    /// Publishes `events`, in ascending positions, and wakes who sleeps.
+    pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
+        let producer = &mut *self.producer;
+        let mut published = 0;
+        for event in events {
+            if producer.filled == self.ring.segment_len {
+                producer.publish();
+                self.ring.open_segment(producer);
+            }
+            if let Some(slot) = producer.slot() {
+                let written = slot.set(event).is_ok();
+                debug_assert!(written, "a slot is written once");
+            }
+            producer.filled += 1;
+            published += 1;
+        }
+        producer.publish();
+        // Only this thread writes it: no read-modify-write is needed.
+        let before = self.ring.published.load(Ordering::Relaxed);
+        self.ring
+            .published
+            .store(before + published, Ordering::Relaxed);
+        self.ring.bell.ring(&mut producer.wakers);
+    }
+}
+
+impl<T> Producer<T> {
+    fn slot(&self) -> Option<&Slot<T>> {
+        self.current.as_ref()?.slots.get(self.filled)
+    }
+
+    /// Lets the readers see what is written.
+    fn publish(&self) {
+        if let Some(segment) = &self.current {
+            segment.len.store(self.filled, Ordering::Release);
+        }
+    }
+
+    /// A segment without events: a spare one in which no cursor stands, or a new one.
+    fn empty_segment(&mut self, len: usize) -> Arc<Segment<T>> {
+        for _ in 0..self.spare.len() {
+            let Some(mut spare) = self.spare.pop_front() else {
+                break;
+            };
+            if let Some(segment) = Arc::get_mut(&mut spare) {
+                segment.clear();
+                return spare;
+            }
+            self.spare.push_back(spare);
+        }
+        Arc::new(Segment::new(len))
+    }
+}
+
+impl<T: Placed> Ring<T> {
+    /// Adds an empty segment to the window, after making room for it.
+    fn open_segment(&self, producer: &mut Producer<T>) {
+        {
+            let mut window = self.window.lock();
+            // What remains without the oldest segment must be as much as was promised.
+            while window.segments.len().saturating_sub(1) * self.segment_len >= self.capacity {
+                let Some(evicted) = window.segments.pop_front() else {
+                    break;
+                };
+                window.first += 1;
+                window.floor = evicted.published().last().map_or(window.floor, position);
+                producer.spare.push_back(evicted);
+            }
+        }
+        // Outside the lock of the window, since it drops the events of old. Until the segment stands in the window,
+        // readers that look for it find that nothing is there yet.
+        let segment = producer.empty_segment(self.segment_len);
+        producer.spare.truncate(SPARE);
+        producer.current = Some(segment.clone());
+        producer.filled = 0;
+        self.window.lock().segments.push_back(segment);
+    }
+}
+
+/// A reader's place in a ring. It reads on its own, and gives its seat back when dropped.
+#[derive(Debug)]
+pub(crate) struct Cursor<T: Placed> {
+    ring: Arc<Ring<T>>,
+    seat: SeatNumber,
+    place: Place<T>,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    /// The segment that is being read; none between two segments.
+    segment: Option<Arc<Segment<T>>>,
+    /// The number of that segment or, without one, of the next; none once it has left the window.
+    number: Option<u64>,
+    /// How many of the segment's slots are done with.
+    index: usize,
+    /// Everything up to here was handed over, apart from what `index` says.
+    seen: Position,
+    /// Events up to `seen` may still come and are not wanted: the reader knows them from the log.
+    skipping: bool,
+}
+
+/// What stands before a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peek {
+    /// The next event, at this position.
+    Next(Position),
+    /// Nothing yet.
+    Empty,
+    /// Events that have left the ring: read on in the log after [`Cursor::seen`], then [`Cursor::rejoin`].
+    Lagged,
+}
+
+/// How far a cursor got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// This many events were handed over.
+    Read(usize),
+    /// None: the next ones have left the ring.
+    Lagged,
+}
+
+/// Why a sleeping cursor was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// There is something to read.
+    Next,
+    /// The next events have left the ring.
+    Lagged,
+    /// The ring is closed and read to its end.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Events,
+    Nothing,
+    Gone,
+}
+
+impl<T: Placed> Cursor<T> {
+    fn new(ring: &Arc<Ring<T>>, place: Place<T>) -> Self {
+        Self {
+            seat: ring.bell.join(),
+            ring: ring.clone(),
+            place,
+        }
+    }
+
+    /// What stands before the cursor.
+    pub(crate) fn peek(&mut self) -> Peek {
+        match self.place.advance(&self.ring) {
+            Ahead::Events => self
+                .place
+                .ahead()
+                .first()
+                .map_or(Peek::Empty, |slot| Peek::Next(position(slot))),
+            Ahead::Nothing => Peek::Empty,
+            Ahead::Gone => Peek::Lagged,
+        }
+    }
+
+    /// Hands at most `max` events up to position `through` to `each`, in order.
+    ///
+    /// It stops early where `each` breaks or panics; the event at which it does is not done with and comes again.
+    pub(crate) fn read(
+        &mut self,
+        through: Position,
+        max: usize,
+        mut each: impl FnMut(&T) -> ControlFlow<()>,
+    ) -> Progress {
+        let mut handed = 0;
+        while handed < max {
+            match self.place.advance(&self.ring) {
+                Ahead::Events => {}
+                Ahead::Nothing => break,
+                Ahead::Gone if handed > 0 => break,
+                Ahead::Gone => return Progress::Lagged,
+            }
+            let Place { segment, index, .. } = &mut self.place;
+            let slots = segment.as_deref().map_or(&[][..], Segment::published);
+            for event in slots
+                .iter()
+                .skip(*index)
+                .take(max - handed)
+                .filter_map(Slot::get)
+            {
+                if event.position() > through || each(event).is_break() {
+                    return Progress::Read(handed);
+                }
+                *index += 1;
+                handed += 1;
+            }
+        }
+        Progress::Read(handed)
+    }
+
+    /// The next events, at most `max` and those of one segment only, by reference. They are done with.
+    pub(super) fn take(&mut self, max: usize) -> &[Slot<T>] {
+        let start = match self.place.advance(&self.ring) {
+            Ahead::Events => self.place.index,
+            Ahead::Nothing | Ahead::Gone => return &[],
+        };
+        let taken = self.place.ahead().len().min(max);
+        self.place.index += taken;
+        let segment = self.place.segment.as_deref();
+        segment
+            .and_then(|segment| segment.slots.get(start..start + taken))
+            .unwrap_or(&[])
+    }
+
+    /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
+    pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
+        let Self { ring, seat, place } = self;
+        loop {
+            // Before looking: what was published before the end is seen first.
+            let closed = ring.is_closed();
+            match place.advance(ring) {
+                Ahead::Events => return Poll::Ready(Ready::Next),
+                Ahead::Gone => return Poll::Ready(Ready::Lagged),
+                Ahead::Nothing if closed => return Poll::Ready(Ready::Closed),
+                Ahead::Nothing => {}
+            }
+            let ready = || ring.is_closed() || place.advance(ring) != Ahead::Nothing;
+            if ring.bell.sleep(seat, cx, ready).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Every event up to here is done with.
+    pub(crate) fn seen(&self) -> Position {
+        self.place.seen()
+    }
+
+    /// Goes to the first event after position `after`; the cursor stays where it is if that is gone.
+    pub(crate) fn rejoin(&mut self, after: Position) -> Result<(), TooOld> {
+        self.place = self.ring.window.lock().after(after)?;
+        Ok(())
+    }
+}
+
+impl<T: Placed> Drop for Cursor<T> {
+    fn drop(&mut self) {
+        self.ring.bell.leave(&self.seat);
+    }
+}
+
+impl<T: Placed> Place<T> {
+    /// Goes to the next event if there is one.
+    fn advance(&mut self, ring: &Ring<T>) -> Ahead {
+        loop {
+            if let Some(segment) = &self.segment {
+                let slots = segment.published();
+                if self.skipping {
+                    self.index = slots.partition_point(|slot| position(slot) <= self.seen);
+                    self.skipping = self.index == slots.len();
+                }
+                if self.index < slots.len() {
+                    return Ahead::Events;
+                }
+                if slots.len() < segment.slots.len() {
+                    return Ahead::Nothing;
+                }
+                self.seen = self.seen();
+                self.segment = None;
+                self.number = self.number.map(|number| number + 1);
+                self.index = 0;
+            }
+            let Some(number) = self.number else {
+                return Ahead::Gone;
+            };
+            let found = ring.window.lock().get(number);
+            match found {
+                Find::Here(segment) => self.segment = Some(segment),
+                Find::NotYet => return Ahead::Nothing,
+                Find::Gone => self.number = None,
+            }
+        }
+    }
+
+    /// The slots that are still to be read in this segment.
+    fn ahead(&self) -> &[Slot<T>] {
+        let slots = self.segment.as_deref().map_or(&[][..], Segment::published);
+        slots.get(self.index..).unwrap_or(&[])
+    }
+
+    fn seen(&self) -> Position {
+        let done = self.index.checked_sub(1);
+        let last = done.and_then(|index| self.segment.as_ref()?.slots.get(index));
+        last.map_or(self.seen, |slot| self.seen.max(position(slot)))
+    }
+}
