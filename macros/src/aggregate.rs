@@ -5,6 +5,7 @@ mod expand;
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
 use syn::parse::ParseStream;
+use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
 use crate::errors::Errors;
@@ -52,7 +53,8 @@ struct Decided {
     method: Ident,
     command: Type,
     variant: Ident,
-    takes_context: bool,
+    /// Where the type of its second argument begins, if it takes the context.
+    context: Option<Span>,
     /// Where its return type begins and ends.
     output: (Span, Span),
 }
@@ -156,7 +158,7 @@ fn command(handler: &Handler, errors: &mut Errors) -> Option<Decided> {
     handler.check(
         COMMAND,
         Borrow::Shared,
-        "a command handler decides and changes nothing, an `#[apply]` handler does",
+        "a command handler decides and leaves changes to the `#[apply]` handlers",
         "what it needs from outside comes in with the command",
         errors,
     );
@@ -203,7 +205,7 @@ fn command(handler: &Handler, errors: &mut Errors) -> Option<Decided> {
         method: method.clone(),
         command: command.clone(),
         variant: variant.clone(),
-        takes_context: arguments.len() > 1,
+        context: arguments.get(1).map(|argument| argument.ty.span()),
         output: handler.output_spans(),
     })
 }

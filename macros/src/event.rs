@@ -37,7 +37,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         krate: keys::default_path(),
     };
     let mut seen = Vec::new();
-    let mut attributed = false;
+    let (mut attributed, mut malformed) = (false, false);
     for attribute in &input.attrs {
         if !attribute.path().is_ident("event") {
             continue;
@@ -48,7 +48,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
                 attribute,
                 "write `#[event(name = \"account.deposited\", version = 1)]`",
             );
-            seen.push(syn::parse_quote!(name));
+            malformed = true;
             continue;
         };
         KEYS.parse(
@@ -70,7 +70,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
                 input.ident,
             ),
         );
-    } else if !seen.iter().any(|key| key == "name") {
+    } else if !malformed && !seen.iter().any(|key| key == "name") {
         KEYS.missing(input.ident.span(), "name", errors);
     }
     refuse_generics(input, "an event", errors);
@@ -96,9 +96,13 @@ pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Erro
 }
 
 fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
+    // There is no stub for a generic type: it would be generic too.
+    if !input.generics.params.is_empty() {
+        return TokenStream::new();
+    }
     let Model { version, krate, .. } = model;
     let ident = &input.ident;
-    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let where_clause = &input.generics.where_clause;
     // Without a name a stub that is unique: another mistake would follow from two equal ones.
     let name = match &model.name {
         Some(name) => quote!(#name),
@@ -108,12 +112,9 @@ fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
             ::core::stringify!(#ident)
         )),
     };
-    if !input.generics.params.is_empty() {
-        return TokenStream::new();
-    }
     quote! {
         #[automatically_derived]
-        impl #impl_generics #krate::Event for #ident #type_generics #where_clause {
+        impl #krate::Event for #ident #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
             const VERSION: ::core::primitive::u32 = #version;
         }

@@ -9,6 +9,7 @@ use syn::{
 };
 
 use crate::errors::Errors;
+use crate::keys::alike;
 
 /// The inherent, concrete impl block under an attribute macro, and the name of its type.
 pub(crate) struct Block {
@@ -64,16 +65,6 @@ impl Block {
                 ),
             );
         }
-        for attribute in &item.attrs {
-            if attribute.path().is_ident("cfg") {
-                errors.at(
-                    attribute,
-                    format_args!(
-                        "put `#[cfg]` above `#[{macro_name}]`, so that it holds for what that writes too"
-                    ),
-                );
-            }
-        }
         let Some(ident) = last_ident(&item.self_ty).cloned() else {
             errors.at(
                 &item.self_ty,
@@ -116,21 +107,23 @@ impl Block {
                     return true;
                 };
                 let text = ident.to_string();
-                if foreign.contains(&text.as_str()) || known.iter().any(|name| alike(name, &text)) {
-                    errors.at(
-                        attribute,
-                        format_args!(
-                            "unknown attribute `{text}`: a method under `#[{macro_name}]` takes {}",
-                            known
-                                .iter()
-                                .map(|name| format!("`#[{name}]`"))
-                                .collect::<Vec<_>>()
-                                .join(" or "),
-                        ),
-                    );
-                    return false;
+                let meant = known.iter().find(|name| alike(name, &text));
+                if meant.is_none() && !foreign.contains(&text.as_str()) {
+                    return true;
                 }
-                true
+                errors.at(
+                    attribute,
+                    format_args!(
+                        "unknown attribute `{text}`: a method under `#[{macro_name}]` takes {}",
+                        known
+                            .iter()
+                            .map(|name| format!("`#[{name}]`"))
+                            .collect::<Vec<_>>()
+                            .join(" or "),
+                    ),
+                );
+                found = found.or(meant.copied());
+                false
             });
             let Some(name) = found else { continue };
             refuse_cfg(&method.attrs, errors);
@@ -152,27 +145,6 @@ impl Block {
         }
         handlers
     }
-}
-
-/// `a` could be a slip of the pen for `name`: one letter is missing, wrong or too many, or two are swapped.
-fn alike(name: &str, a: &str) -> bool {
-    if name.len() < 4 {
-        return false;
-    }
-    let same = |x: &mut dyn Iterator<Item = char>, y: &mut dyn Iterator<Item = char>| x.eq(y);
-    let common = name
-        .chars()
-        .zip(a.chars())
-        .take_while(|(x, y)| x == y)
-        .count();
-    let rest = |text: &str, n: usize| text.chars().skip(common + n).collect::<Vec<_>>();
-    let swapped = {
-        let (x, y) = (rest(name, 0), rest(a, 0));
-        matches!((x.as_slice(), y.as_slice()), ([a, b, x @ ..], [c, d, y @ ..]) if a == d && b == c && x == y)
-    };
-    let matches =
-        |n: usize, m: usize| same(&mut rest(name, n).into_iter(), &mut rest(a, m).into_iter());
-    swapped || matches(1, 1) || matches(1, 0) || matches(0, 1)
 }
 
 fn refuse_cfg(attributes: &[Attribute], errors: &mut Errors) {

@@ -58,6 +58,10 @@ impl Keys {
         }
         let key = input.call(Ident::parse_any)?;
         let Some((name, example)) = self.known.iter().find(|(name, _)| key == name) else {
+            let text = key.to_string();
+            if let Some((meant, _)) = self.known.iter().find(|(name, _)| alike(name, &text)) {
+                seen.push(Ident::new(meant, key.span()));
+            }
             errors.at(
                 &key,
                 format_args!(
@@ -85,16 +89,16 @@ impl Keys {
         if !is_list {
             input.parse::<Token![=]>()?;
         }
+        let value_span = if input.is_empty() || input.peek(Token![,]) {
+            span
+        } else {
+            input.span()
+        };
         if let Err(error) = value(name, input) {
             // A value that is missing or of another kind gets the example, a mistake within the value its own message.
             let message = error.to_string();
             if message.starts_with("expected") || message.starts_with("unexpected") {
-                let span = if input.is_empty() || input.peek(Token![,]) {
-                    span
-                } else {
-                    error.span()
-                };
-                errors.span(span, format_args!("write `{example}`"));
+                errors.span(value_span, format_args!("write `{example}`"));
             } else {
                 errors.push(error);
             }
@@ -179,4 +183,24 @@ pub(crate) fn path(input: ParseStream<'_>) -> syn::Result<Path> {
 /// The crate's own path, unless the user gives another.
 pub(crate) fn default_path() -> Path {
     syn::parse_quote!(::tidings)
+}
+
+/// `text` could be a slip of the pen for `name`: one letter is missing, wrong or too many, or two are swapped.
+pub(crate) fn alike(name: &str, text: &str) -> bool {
+    // A slip in a word of two or three letters may as well be another word.
+    if name.len() < 4 || name == text {
+        return false;
+    }
+    let common = name
+        .chars()
+        .zip(text.chars())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let rest = |text: &str, skip: usize| text.chars().skip(common + skip).collect::<Vec<_>>();
+    let same_after = |in_name, in_text| rest(name, in_name) == rest(text, in_text);
+    let swapped = matches!(
+        (rest(name, 0).as_slice(), rest(text, 0).as_slice()),
+        ([a, b, ..], [c, d, ..]) if (a, b) == (d, c)
+    ) && same_after(2, 2);
+    swapped || same_after(1, 1) || same_after(1, 0) || same_after(0, 1)
 }

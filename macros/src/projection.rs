@@ -287,8 +287,9 @@ fn one(model: &Model, handler: &On, storage: &TokenStream) -> TokenStream {
         let arguments = quote_spanned!(last=> (__view #tx_argument, __event #header_argument));
         quote!(#callee #method #arguments)
     };
+    let outcome = quote_spanned!(first=> _);
     quote! {
-        #krate::Handlers::<Self, #storage>::on::<#event, _>(
+        #krate::Handlers::<Self, #storage>::on::<#event, #outcome>(
             __handlers,
             |__view: #view, #tx __event: &#event, #header: &#krate::Header| #call,
         );

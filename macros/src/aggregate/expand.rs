@@ -107,21 +107,23 @@ fn command_enum(model: &Model) -> TokenStream {
 /// `Debug` that names the variant and leaves its payload out.
 fn debug<'a>(
     ident: &syn::Ident,
-    variants: impl Iterator<Item = &'a syn::Ident> + Clone,
+    variants: impl ExactSizeIterator<Item = &'a syn::Ident>,
 ) -> TokenStream {
-    let arms = variants.clone().map(|variant| {
+    let arms = variants.map(|variant| {
         let text = format!("{variant}(..)");
         quote!(Self::#variant(_) => #text)
     });
-    let text = match variants.count() {
-        0 => quote!(match *self {}),
-        _ => quote!(match self { #(#arms,)* }),
+    let (formatter, body) = if arms.len() == 0 {
+        (quote!(_), quote!(match *self {}))
+    } else {
+        let body = quote!(__formatter.write_str(match self { #(#arms,)* }));
+        (quote!(__formatter), body)
     };
     quote! {
         #[automatically_derived]
         impl ::core::fmt::Debug for #ident {
-            fn fmt(&self, __formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-                __formatter.write_str(#text)
+            fn fmt(&self, #formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                #body
             }
         }
     }
@@ -136,30 +138,31 @@ fn event_set(model: &Model) -> TokenStream {
     } = model;
     let types = model.applied.iter().map(|applied| &applied.event);
     let names = quote!(&[#(#krate::__private::name::<#types>()),*]);
-    let match_each = |arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
+    let match_each = |binding: TokenStream, arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
         if model.applied.is_empty() {
             return quote!(match *self {});
         }
         let arms = model.applied.iter().enumerate().map(|(index, applied)| {
             let (variant, arm) = (&applied.variant, arm(index, &applied.event));
-            quote!(Self::#variant(__event) => #arm)
+            quote!(Self::#variant(#binding) => #arm)
         });
         quote!(match self { #(#arms,)* })
     };
-    let match_each_type = |arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
-        if model.applied.is_empty() {
-            return quote!(match *self {});
-        }
-        let arms = model.applied.iter().enumerate().map(|(index, applied)| {
-            let (variant, arm) = (&applied.variant, arm(index, &applied.event));
-            quote!(Self::#variant(_) => #arm)
-        });
-        quote!(match self { #(#arms,)* })
-    };
-    let index = match_each_type(&|index, _| Literal::usize_unsuffixed(index).into_token_stream());
-    let name = match_each_type(&|_, event| quote!(#krate::__private::name::<#event>()));
-    let version = match_each_type(&|_, event| quote!(#krate::__private::version::<#event>()));
-    let encode = match_each(&|_, _| quote!(#krate::__private::encode(__event, __codec, __bytes)));
+    let index = match_each(quote!(_), &|index, _| {
+        Literal::usize_unsuffixed(index).into_token_stream()
+    });
+    let name = match_each(
+        quote!(_),
+        &|_, event| quote!(#krate::__private::name::<#event>()),
+    );
+    let version = match_each(
+        quote!(_),
+        &|_, event| quote!(#krate::__private::version::<#event>()),
+    );
+    let encode = match_each(
+        quote!(__event),
+        &|_, _| quote!(#krate::__private::encode(__event, __codec, __bytes)),
+    );
     let decode = model.applied.iter().map(|applied| {
         let (variant, event) = (&applied.variant, &applied.event);
         quote! {
@@ -352,7 +355,10 @@ fn decide_body(model: &Model) -> TokenStream {
         let Decided {
             method, variant, ..
         } = decided;
-        let context = decided.takes_context.then(|| quote!(, __context));
+        // The context spans the argument's type, so that an error about another type stands there.
+        let context = decided
+            .context
+            .map(|span| quote_spanned!(span=> , __context));
         // The call spans the handler's return type, so that an error about what it returns stands there.
         let (first, last) = decided.output;
         let call = {
@@ -371,7 +377,11 @@ fn decide_body(model: &Model) -> TokenStream {
             let (_, _) = (__context, __events);
             match __command {}
         }
-    } else if model.decided.iter().any(|decided| decided.takes_context) {
+    } else if model
+        .decided
+        .iter()
+        .any(|decided| decided.context.is_some())
+    {
         quote!(match __command { #(#arms,)* })
     } else {
         quote! {
@@ -397,7 +407,7 @@ fn unique_names(model: &Model) -> impl Iterator<Item = TokenStream> {
         let event = &applied.event;
         let earlier = model.applied.iter().take(index).map(|applied| &applied.event);
         let message = format!(
-            "another event of `{events}` is stored under the name of `{}`: give each `#[event(name = \"…\")]` a name of its own",
+            "`{}` is stored under the name of another event of `{events}`: give each `#[event(name = \"…\")]` a name of its own",
             applied.variant,
         );
         quote_spanned! {event.span()=>
