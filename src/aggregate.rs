@@ -158,9 +158,9 @@ pub trait Aggregate: Default + Send + 'static {
 /// or a [`Result`] of any of these with the aggregate's error type.
 #[diagnostic::on_unimplemented(
     message = "a command handler of this aggregate cannot return `{Self}`",
-    label = "not an event of this aggregate (or a tuple, array, `Vec`, `Option` of such, or `()`)",
-    note = "if `{Self}` is an event, add `#[apply] fn …(&mut self, event: &{Self})` to the aggregate",
-    note = "if it is a `Result`, its error must be the one named by `#[aggregate(error = …)]`"
+    label = "neither an event that this aggregate applies, nor `()`, nor a tuple, array, `Vec`, `Option` or `Result` of these",
+    note = "an event that it returns needs `#[apply] fn …(&mut self, event: &…)` in the aggregate",
+    note = "a `Result` that it returns needs the error type named by `#[aggregate(error = …)]`"
 )]
 pub trait IntoDecision<S: EventSet, R> {
     /// Pushes the events, or returns the rejection.

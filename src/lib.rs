@@ -1,5 +1,7 @@
 #![doc = "Tidings."]
 
+#[doc(hidden)]
+pub mod __private;
 mod aggregate;
 mod bus;
 mod clock;
@@ -31,3 +33,5 @@ pub use store::{
     StoreError,
 };
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
+#[cfg(feature = "macros")]
+pub use tidings_macros::{Command, Event, aggregate, projection};

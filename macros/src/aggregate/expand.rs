@@ -1,0 +1,423 @@
+//! The code that `#[aggregate]` writes, by the trait it implements.
+//!
+//! Names of the generated code's own variables begin with two underscores: a constant of the user's that is in scope
+//! would otherwise turn a pattern into a comparison. What depends on whether a type is an event or a command goes through
+//! functions of `__private` that ask for [`MemberOf`] or `SentTo`, so that one missing derive is one error.
+
+use proc_macro2::{Literal, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+
+use super::{Decided, Model};
+
+/// `complete` is false if there were mistakes: then the handlers are not called, whose signatures may be wrong.
+pub(super) fn expand(model: &Model, complete: bool) -> TokenStream {
+    let enums = [event_enum(model), command_enum(model)];
+    let event_set = event_set(model);
+    let events = each_event(model);
+    let commands = each_command(model);
+    let aggregate = aggregate(model, complete);
+    let unique = unique_names(model).filter(|_| complete);
+    quote! {
+        #(#enums)*
+        #event_set
+        #(#events)*
+        #(#commands)*
+        #aggregate
+        #(#unique)*
+    }
+}
+
+fn visibility(model: &Model) -> TokenStream {
+    match &model.visibility {
+        Some(visibility) => visibility.to_token_stream(),
+        // As public as the types inside allow: whether those are, the macro cannot see.
+        None => quote! {
+            #[allow(unreachable_pub, private_interfaces)]
+            pub
+        },
+    }
+}
+
+fn event_enum(model: &Model) -> TokenStream {
+    let Model {
+        events,
+        ident,
+        derives,
+        ..
+    } = model;
+    let doc = format!("The events of `{ident}`, one variant for each.");
+    let variants = model.applied.iter().map(|applied| {
+        let (variant, event) = (&applied.variant, &applied.event);
+        let doc = format!("The event `{variant}`.");
+        quote!(#[doc = #doc] #variant(#event))
+    });
+    let derive = (!derives.is_empty()).then(|| quote!(#[derive(#(#derives),*)]));
+    let visibility = visibility(model);
+    let debug = debug(events, model.applied.iter().map(|applied| &applied.variant));
+    quote! {
+        #[doc = #doc]
+        #derive
+        #[allow(clippy::enum_variant_names, clippy::large_enum_variant)]
+        #visibility enum #events { #(#variants,)* }
+        #debug
+    }
+}
+
+fn command_enum(model: &Model) -> TokenStream {
+    let Model {
+        commands,
+        ident,
+        krate,
+        ..
+    } = model;
+    let doc = format!("The commands of `{ident}`, one variant for each.");
+    let variants = model.decided.iter().map(|decided| {
+        let (variant, command) = (&decided.variant, &decided.command);
+        let doc = format!("The command `{variant}`.");
+        quote!(#[doc = #doc] #variant(#command))
+    });
+    let clones = model.decided.iter().map(|Decided { variant, .. }| {
+        quote! {
+            Self::#variant(__command) => Self::#variant(#krate::__private::clone_command(__command))
+        }
+    });
+    let clone = if model.decided.is_empty() {
+        quote!(match *self {})
+    } else {
+        quote!(match self { #(#clones,)* })
+    };
+    let visibility = visibility(model);
+    let debug = debug(
+        commands,
+        model.decided.iter().map(|decided| &decided.variant),
+    );
+    quote! {
+        #[doc = #doc]
+        #[allow(clippy::enum_variant_names, clippy::large_enum_variant)]
+        #visibility enum #commands { #(#variants,)* }
+        #[automatically_derived]
+        impl ::core::clone::Clone for #commands {
+            fn clone(&self) -> Self { #clone }
+        }
+        #debug
+    }
+}
+
+/// `Debug` that names the variant and leaves its payload out.
+fn debug<'a>(
+    ident: &syn::Ident,
+    variants: impl ExactSizeIterator<Item = &'a syn::Ident>,
+) -> TokenStream {
+    let arms = variants.map(|variant| {
+        let text = format!("{variant}(..)");
+        quote!(Self::#variant(_) => #text)
+    });
+    let (formatter, body) = if arms.len() == 0 {
+        (quote!(_), quote!(match *self {}))
+    } else {
+        let body = quote!(__formatter.write_str(match self { #(#arms,)* }));
+        (quote!(__formatter), body)
+    };
+    quote! {
+        #[automatically_derived]
+        impl ::core::fmt::Debug for #ident {
+            fn fmt(&self, #formatter: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                #body
+            }
+        }
+    }
+}
+
+fn event_set(model: &Model) -> TokenStream {
+    let Model {
+        events,
+        krate,
+        category,
+        ..
+    } = model;
+    let types = model.applied.iter().map(|applied| &applied.event);
+    let names = quote!(&[#(#krate::__private::name::<#types>()),*]);
+    let match_each = |binding: TokenStream, arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
+        if model.applied.is_empty() {
+            return quote!(match *self {});
+        }
+        let arms = model.applied.iter().enumerate().map(|(index, applied)| {
+            let (variant, arm) = (&applied.variant, arm(index, &applied.event));
+            quote!(Self::#variant(#binding) => #arm)
+        });
+        quote!(match self { #(#arms,)* })
+    };
+    let index = match_each(quote!(_), &|index, _| {
+        Literal::usize_unsuffixed(index).into_token_stream()
+    });
+    let name = match_each(
+        quote!(_),
+        &|_, event| quote!(#krate::__private::name::<#event>()),
+    );
+    let version = match_each(
+        quote!(_),
+        &|_, event| quote!(#krate::__private::version::<#event>()),
+    );
+    let encode = match_each(
+        quote!(__event),
+        &|_, _| quote!(#krate::__private::encode(__event, __codec, __bytes)),
+    );
+    let decode = model.applied.iter().map(|applied| {
+        let (variant, event) = (&applied.variant, &applied.event);
+        quote! {
+            if __name == #krate::__private::name::<#event>() {
+                return ::core::result::Result::map(
+                    #krate::__private::decode::<#event>(__schema_version, __codec, __payload),
+                    Self::#variant,
+                );
+            }
+        }
+    });
+    quote! {
+        #[automatically_derived]
+        impl #krate::EventSet for #events {
+            const CATEGORY: &'static ::core::primitive::str = #category;
+            const NAMES: &'static [&'static ::core::primitive::str] = #names;
+            fn index(&self) -> ::core::primitive::usize { #index }
+            fn name(&self) -> &'static ::core::primitive::str { #name }
+            fn schema_version(&self) -> ::core::primitive::u32 { #version }
+            fn encode(
+                &self,
+                __codec: #krate::Codec,
+                __bytes: &mut #krate::__private::Vec<::core::primitive::u8>,
+            ) -> ::core::result::Result<(), #krate::CodecError> {
+                #encode
+            }
+            fn decode(
+                __name: &::core::primitive::str,
+                __schema_version: ::core::primitive::u32,
+                __codec: #krate::Codec,
+                __payload: &[::core::primitive::u8],
+            ) -> ::core::result::Result<Self, #krate::DecodeError> {
+                #(#decode)*
+                ::core::result::Result::Err(#krate::__private::unknown_name::<Self>(__name))
+            }
+        }
+        #[automatically_derived]
+        impl<__R> #krate::IntoDecision<#events, __R> for #events {
+            fn into_decision(
+                self,
+                __events: &mut #krate::__private::Vec<#events>,
+            ) -> ::core::result::Result<(), __R> {
+                __events.push(self);
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
+}
+
+fn each_event(model: &Model) -> impl Iterator<Item = TokenStream> {
+    let Model { events, krate, .. } = model;
+    let alone = model.applied.len() == 1;
+    model
+        .applied
+        .iter()
+        .enumerate()
+        .map(move |(index, applied)| {
+            let (variant, event) = (&applied.variant, &applied.event);
+            let index = Literal::usize_unsuffixed(index);
+            let other_ref = (!alone).then(|| quote!(_ => ::core::option::Option::None,));
+            let other = (!alone).then(|| quote!(__other => ::core::result::Result::Err(__other),));
+            quote! {
+                #[automatically_derived]
+                impl #krate::MemberOf for #event {
+                    type Set = #events;
+                    const INDEX: ::core::primitive::usize = #index;
+                    fn from_set(__set: &#events) -> ::core::option::Option<&Self> {
+                        match __set {
+                            #events::#variant(__event) => ::core::option::Option::Some(__event),
+                            #other_ref
+                        }
+                    }
+                }
+                #[automatically_derived]
+                impl<__R> #krate::IntoDecision<#events, __R> for #event {
+                    fn into_decision(
+                        self,
+                        __events: &mut #krate::__private::Vec<#events>,
+                    ) -> ::core::result::Result<(), __R> {
+                        __events.push(#events::#variant(self));
+                        ::core::result::Result::Ok(())
+                    }
+                }
+                #[automatically_derived]
+                impl ::core::convert::From<#event> for #events {
+                    fn from(__event: #event) -> Self {
+                        Self::#variant(__event)
+                    }
+                }
+                #[automatically_derived]
+                impl ::core::convert::TryFrom<#events> for #event {
+                    type Error = #events;
+                    fn try_from(__set: #events) -> ::core::result::Result<Self, #events> {
+                        match __set {
+                            #events::#variant(__event) => ::core::result::Result::Ok(__event),
+                            #other
+                        }
+                    }
+                }
+            }
+        })
+}
+
+fn each_command(model: &Model) -> impl Iterator<Item = TokenStream> {
+    let Model {
+        commands,
+        krate,
+        aggregate,
+        ..
+    } = model;
+    model.decided.iter().map(move |decided| {
+        let (variant, command) = (&decided.variant, &decided.command);
+        quote! {
+            #[automatically_derived]
+            impl #krate::SentTo for #command {
+                type Aggregate = #aggregate;
+            }
+            #[automatically_derived]
+            impl ::core::convert::From<#command> for #commands {
+                fn from(__command: #command) -> Self {
+                    Self::#variant(__command)
+                }
+            }
+        }
+    })
+}
+
+fn aggregate(model: &Model, complete: bool) -> TokenStream {
+    let Model {
+        krate,
+        aggregate,
+        category,
+        events,
+        commands,
+        error,
+        ..
+    } = model;
+    let (decide, apply) = if complete {
+        (decide_body(model), apply_body(model))
+    } else {
+        let stub = quote!(::core::panic!("this aggregate did not compile"));
+        (stub.clone(), stub)
+    };
+    let command_names = model.decided.iter().map(
+        |Decided {
+             variant, command, ..
+         }| {
+            quote!(#commands::#variant(_) => #krate::__private::command_name::<#command>())
+        },
+    );
+    let command_name = if model.decided.is_empty() {
+        quote!(match *__command {})
+    } else {
+        quote!(match __command { #(#command_names,)* })
+    };
+    quote! {
+        #[automatically_derived]
+        impl #krate::Aggregate for #aggregate {
+            const CATEGORY: &'static ::core::primitive::str = #category;
+            type Event = #events;
+            type Command = #commands;
+            type Error = #error;
+            fn decide(
+                &self,
+                __command: #commands,
+                __context: &#krate::Context,
+                __events: &mut #krate::__private::Vec<#events>,
+            ) -> ::core::result::Result<(), #error> {
+                #decide
+            }
+            fn apply(&mut self, __event: &#events) {
+                #apply
+            }
+            fn command_name(__command: &#commands) -> &'static ::core::primitive::str {
+                #command_name
+            }
+        }
+    }
+}
+
+fn decide_body(model: &Model) -> TokenStream {
+    let Model {
+        krate,
+        commands,
+        events,
+        error,
+        ..
+    } = model;
+    let arms = model.decided.iter().map(|decided| {
+        let Decided {
+            method, variant, ..
+        } = decided;
+        // The context spans the argument's type, so that an error about another type stands there.
+        let context = decided
+            .context
+            .map(|span| quote_spanned!(span=> , __context));
+        // The call spans the handler's return type, so that an error about what it returns stands there.
+        let (first, last) = decided.output;
+        let call = {
+            let callee = quote_spanned!(first=> Self::);
+            let method = format_ident!("{method}", span = first);
+            let arguments = quote_spanned!(last=> (self, __command #context));
+            quote!(#callee #method #arguments)
+        };
+        quote! {
+            #commands::#variant(__command) =>
+                #krate::IntoDecision::<#events, #error>::into_decision(#call, __events)
+        }
+    });
+    if model.decided.is_empty() {
+        quote! {
+            let (_, _) = (__context, __events);
+            match __command {}
+        }
+    } else if model
+        .decided
+        .iter()
+        .any(|decided| decided.context.is_some())
+    {
+        quote!(match __command { #(#arms,)* })
+    } else {
+        quote! {
+            let _ = __context;
+            match __command { #(#arms,)* }
+        }
+    }
+}
+
+fn apply_body(model: &Model) -> TokenStream {
+    let events = &model.events;
+    let arms = model.applied.iter().map(|applied| {
+        let (method, variant) = (&applied.method, &applied.variant);
+        quote!(#events::#variant(__event) => Self::#method(self, __event))
+    });
+    quote!(match __event { #(#arms,)* })
+}
+
+/// One assertion for each event but the first: its stored name is none of the earlier ones.
+fn unique_names(model: &Model) -> impl Iterator<Item = TokenStream> {
+    let Model { krate, events, .. } = model;
+    model.applied.iter().enumerate().skip(1).map(move |(index, applied)| {
+        let event = &applied.event;
+        let earlier = model.applied.iter().take(index).map(|applied| &applied.event);
+        let message = format!(
+            "`{}` is stored under the name of another event of `{events}`: give each `#[event(name = \"…\")]` a name of its own",
+            applied.variant,
+        );
+        quote_spanned! {event.span()=>
+            const _: () = ::core::assert!(
+                #krate::__private::is_new(
+                    #krate::__private::name::<#event>(),
+                    &[#(#krate::__private::name::<#earlier>()),*],
+                ),
+                #message,
+            );
+        }
+    })
+}

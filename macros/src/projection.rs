@@ -1,0 +1,297 @@
+//! `#[projection]`: attribute and block → model → checks → the implementation.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Expr, Ident, LitStr, PatType, Path, Type};
+
+use crate::errors::Errors;
+use crate::handler::{
+    Block, Borrow, Handler, check_reference, event_type, last_ident, plain, text,
+};
+use crate::keys::{self, CRATE, Keys};
+
+const KEYS: Keys = Keys {
+    attribute: "#[projection]",
+    known: &[
+        ("name", "name = \"balances\""),
+        ("version", "version = 1"),
+        ("schema", "schema = \"CREATE TABLE …\""),
+        CRATE,
+    ],
+};
+
+struct Model {
+    krate: Path,
+    view: Type,
+    name: LitStr,
+    version: u32,
+    schema: Option<Expr>,
+    handlers: Vec<On>,
+}
+
+/// One `#[on]` method.
+struct On {
+    method: Ident,
+    event: Type,
+    takes_header: bool,
+    output: (Span, Span),
+}
+
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut block = match Block::parse(item, "projection") {
+        Ok(block) => block,
+        Err(tokens) => return tokens,
+    };
+    let mut errors = Errors::default();
+    let mut model = parse_keys(arguments, &block, &mut errors);
+    let methods = block.take_handlers("projection", &["on"], &["apply", "command"], &mut errors);
+    for (_, handler) in methods {
+        let found = match &model.schema {
+            None => on_in_memory(&handler, &mut errors),
+            Some(_) => on_in_tables(&handler, &mut errors),
+        };
+        model.handlers.extend(found);
+    }
+    check(&mut model, &mut errors);
+
+    let generated = implementation(&model, errors.is_empty());
+    let block = &block.item;
+    let errors = errors.into_tokens();
+    quote!(#block #generated #errors)
+}
+
+fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Model {
+    let mut model = Model {
+        krate: keys::default_path(),
+        view: (*block.item.self_ty).clone(),
+        name: LitStr::new("missing", Span::call_site()),
+        version: 1,
+        schema: None,
+        handlers: Vec::new(),
+    };
+    let mut seen = Vec::new();
+    KEYS.parse(arguments, &mut seen, errors, |key, input| {
+        match key {
+            "name" => model.name = keys::text(input, "name")?,
+            "version" => model.version = keys::version(input)?,
+            "schema" => model.schema = Some(input.parse()?),
+            _ => model.krate = keys::path(input)?,
+        }
+        Ok(())
+    });
+    if !seen.iter().any(|seen| seen == "name") {
+        KEYS.missing(Span::call_site(), "name", errors);
+    }
+    model
+}
+
+fn check_method(handler: &Handler, borrow: Borrow, wrong: &str, errors: &mut Errors) {
+    handler.check(
+        "an event handler",
+        borrow,
+        wrong,
+        "a view is folded from events alone",
+        errors,
+    );
+}
+
+fn on_in_memory(handler: &Handler, errors: &mut Errors) -> Option<On> {
+    let arguments = handler.arguments();
+    if let Some(transaction) = arguments
+        .first()
+        .filter(|argument| is_transaction(argument))
+    {
+        errors.at(
+            transaction,
+            "a handler with a transaction needs tables: add `schema = \"CREATE TABLE …\"` to `#[projection]`",
+        );
+        return on(
+            handler,
+            arguments.get(1..).unwrap_or_default(),
+            "&mut self, event: &…",
+            errors,
+        );
+    }
+    check_method(
+        handler,
+        Borrow::Exclusive,
+        "a view in memory is changed by its handlers",
+        errors,
+    );
+    on(handler, &arguments, "&mut self, event: &…", errors)
+}
+
+fn on_in_tables(handler: &Handler, errors: &mut Errors) -> Option<On> {
+    check_method(
+        handler,
+        Borrow::Shared,
+        "a projection with a `schema` keeps its view in tables, which its handlers change through the transaction",
+        errors,
+    );
+    let arguments = handler.arguments();
+    let Some((first, rest)) = arguments.split_first() else {
+        return on(handler, &[], TABLES_EXAMPLE, errors);
+    };
+    if !is_transaction(first) && (rest.is_empty() || is_header(rest)) {
+        errors.at(
+            handler.ident(),
+            "a projection with a `schema` writes through a transaction: write `tx: &Transaction<'_>` before the event",
+        );
+        return on(handler, &arguments, TABLES_EXAMPLE, &mut Errors::default());
+    }
+    check_reference(
+        first,
+        "a handler's transaction is handed over by reference: write `&Transaction<'_>`",
+        errors,
+    );
+    on(handler, rest, TABLES_EXAMPLE, errors)
+}
+
+const TABLES_EXAMPLE: &str = "&self, tx: &Transaction<'_>, event: &…";
+
+/// Reads the event and the header.
+fn on(handler: &Handler, arguments: &[&PatType], example: &str, errors: &mut Errors) -> Option<On> {
+    let method = handler.ident();
+    let Some((event, rest)) = arguments.split_first() else {
+        errors.at(
+            method,
+            format_args!(
+                "an event handler handles an event: write `fn {method}({example})` with the event's type"
+            ),
+        );
+        return None;
+    };
+    if let Some(header) = rest.first() {
+        check_reference(
+            header,
+            "after the event comes its header: write `&Header`",
+            errors,
+        );
+    }
+    for extra in rest.iter().skip(1) {
+        errors.at(
+            extra,
+            "an event handler takes the event and `&Header`: remove this argument",
+        );
+    }
+    Some(On {
+        method: method.clone(),
+        event: event_type(event, errors)?,
+        takes_header: !rest.is_empty(),
+        output: handler.output_spans(),
+    })
+}
+
+fn is_transaction(argument: &PatType) -> bool {
+    referred_name(argument).is_some_and(|ident| ident == "Transaction")
+}
+
+/// Whether the next argument is a header, so that the one before it must be the event.
+fn is_header(arguments: &[&PatType]) -> bool {
+    arguments
+        .first()
+        .and_then(|argument| referred_name(argument))
+        .is_some_and(|ident| ident == "Header")
+}
+
+/// The last name behind the reference, if the argument is one.
+fn referred_name(argument: &PatType) -> Option<&Ident> {
+    match plain(&argument.ty) {
+        Type::Reference(reference) => last_ident(&reference.elem),
+        other => last_ident(other),
+    }
+}
+
+fn check(model: &mut Model, errors: &mut Errors) {
+    if model.handlers.is_empty() && errors.is_empty() {
+        errors.span(
+            Span::call_site(),
+            "a projection needs handlers: write `#[on] fn …` for each event that it folds",
+        );
+    }
+    let mut seen = Vec::new();
+    model.handlers.retain(|handler| {
+        let event = text(&handler.event);
+        let twice = seen.contains(&event);
+        if twice {
+            errors.at(
+                &handler.event,
+                format_args!("`{event}` is handled twice: fold it in one `#[on]` handler"),
+            );
+        }
+        seen.push(event);
+        !twice
+    });
+}
+
+/// `complete` is false if there were mistakes: then the handlers are not named.
+fn implementation(model: &Model, complete: bool) -> TokenStream {
+    let Model {
+        krate,
+        view,
+        name,
+        version,
+        schema,
+        ..
+    } = model;
+    let storage = match schema {
+        None => quote!(#krate::InMemory),
+        Some(_) => quote!(#krate::Tables),
+    };
+    let schema = schema
+        .as_ref()
+        .map(|schema| quote!(#krate::Handlers::<Self, #storage>::schema(__handlers, #schema);));
+    let handlers = model
+        .handlers
+        .iter()
+        .map(|handler| one(model, handler, &storage));
+    let body = if complete {
+        quote!(#schema #(#handlers)*)
+    } else {
+        quote!(let _ = __handlers;)
+    };
+    quote! {
+        #[automatically_derived]
+        impl #krate::Projection for #view {
+            const NAME: &'static ::core::primitive::str = #name;
+            const VERSION: ::core::primitive::u32 = #version;
+            type Storage = #storage;
+            fn handlers(__handlers: &mut #krate::Handlers<Self, #storage>) {
+                #body
+            }
+        }
+    }
+}
+
+fn one(model: &Model, handler: &On, storage: &TokenStream) -> TokenStream {
+    let krate = &model.krate;
+    let On { method, event, .. } = handler;
+    let (header, header_argument) = if handler.takes_header {
+        (quote!(__header), quote!(, __header))
+    } else {
+        (quote!(_), TokenStream::new())
+    };
+    let (view, tx, tx_argument) = match model.schema {
+        None => (quote!(&mut Self), None, None),
+        Some(_) => (
+            quote!(&Self),
+            Some(quote!(__tx: &#krate::sqlite::Transaction<'_>,)),
+            Some(quote!(, __tx)),
+        ),
+    };
+    // The call spans the handler's return type, so that an error about what it returns stands there.
+    let (first, last) = handler.output;
+    let call = {
+        let callee = quote_spanned!(first=> Self::);
+        let method = format_ident!("{method}", span = first);
+        let arguments = quote_spanned!(last=> (__view #tx_argument, __event #header_argument));
+        quote!(#callee #method #arguments)
+    };
+    let outcome = quote_spanned!(first=> _);
+    quote! {
+        #krate::Handlers::<Self, #storage>::on::<#event, #outcome>(
+            __handlers,
+            |__view: #view, #tx __event: &#event, #header: &#krate::Header| #call,
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! What the macros write raises no warning, however strict the crate is; `cargo clippy` is the test.
+#![cfg(feature = "macros")]
+#![deny(
+    warnings,
+    missing_docs,
+    missing_debug_implementations,
+    rust_2018_idioms,
+    unreachable_pub,
+    unused_qualifications,
+    unused_results,
+    let_underscore_drop,
+    single_use_lifetimes,
+    unused_lifetimes,
+    private_interfaces,
+    private_bounds,
+    clippy::all,
+    clippy::pedantic
+)]
+
+use serde::{Deserialize, Serialize};
+use tidings::{Command, Context, Event, Header, aggregate, projection};
+
+/// Money came in.
+#[derive(Event, Debug, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+pub struct Deposited {
+    /// How much.
+    pub cents: i64,
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.closed", version = 2)]
+struct Closed;
+
+/// Please add money.
+#[derive(Command, Clone, Debug)]
+pub struct Deposit {
+    /// How much.
+    pub cents: i64,
+}
+
+#[derive(Command, Clone)]
+struct Close;
+
+/// An account.
+#[derive(Debug, Default)]
+pub struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[command]
+    fn deposit(&self, command: Deposit, _context: &Context) -> Deposited {
+        Deposited {
+            cents: command.cents,
+        }
+    }
+
+    #[command]
+    fn close(&self, _: Close) -> Option<Closed> {
+        (self.cents == 0).then_some(Closed)
+    }
+
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+
+    #[apply]
+    fn closed(&mut self, _: &Closed) {}
+}
+
+mod within {
+    use super::{Command, Deserialize, Event, Serialize, aggregate};
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "lamp.lit")]
+    struct Lit;
+
+    #[derive(Command, Clone, Debug)]
+    pub(crate) struct Light;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Lamp {
+        lit: bool,
+    }
+
+    #[aggregate(category = "lamp", events = LampEvent)]
+    impl Lamp {
+        #[command]
+        fn light(&self, _: Light) -> Option<Lit> {
+            (!self.lit).then_some(Lit)
+        }
+
+        #[apply]
+        fn lit(&mut self, _: &Lit) {
+            self.lit = true;
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Log;
+
+    #[aggregate(category = "log", events = pub(crate) LogEvent)]
+    impl Log {
+        #[apply]
+        fn written(&mut self, _: &Written) {}
+    }
+
+    #[derive(Event, Debug, Serialize, Deserialize)]
+    #[event(name = "log.written")]
+    pub(crate) struct Written;
+}
+
+/// All money there is.
+#[derive(Debug, Default)]
+pub struct Total {
+    cents: i64,
+    last: u64,
+}
+
+#[projection(name = "total", version = 3)]
+impl Total {
+    #[on]
+    fn deposited(&mut self, event: &Deposited, header: &Header) {
+        self.cents += event.cents;
+        self.last = header.position.as_u64();
+    }
+
+    #[on]
+    fn closed(&mut self, _: &Closed) -> Result<(), std::fmt::Error> {
+        self.last.checked_add(1).map(drop).ok_or(std::fmt::Error)
+    }
+}
+
+#[test]
+fn a_strict_crate_compiles_what_the_macros_write() {
+    use tidings::{Aggregate, Timestamp};
+
+    let context = Context::new(
+        tidings::StreamId::new("lamp", "hall").expect("a valid id"),
+        Timestamp::from_micros(0),
+        tidings::CommandId::fresh(),
+    );
+    let mut lamp = within::Lamp::default();
+    let mut events = Vec::new();
+    assert!(
+        lamp.decide(within::Light.into(), &context, &mut events)
+            .is_ok()
+    );
+    for event in &events {
+        lamp.apply(event);
+    }
+    within::Log.apply(&within::Written.into());
+    assert!(
+        Account::default()
+            .decide(Close.into(), &context, &mut Vec::new())
+            .is_ok()
+    );
+}

@@ -1,0 +1,35 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Command, Event, aggregate};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Command, Clone)]
+struct Deposit {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[command]
+    fn deposit(&mut self, command: Deposit) -> Deposited {
+        Deposited {
+            cents: command.cents,
+        }
+    }
+
+    #[apply]
+    fn deposited(&self, event: &Deposited) {
+        let _ = event;
+    }
+}
+
+fn main() {}

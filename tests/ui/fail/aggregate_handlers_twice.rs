@@ -1,0 +1,41 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Command, Event, aggregate};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Command, Clone)]
+struct Deposit {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[command]
+    fn deposit(&self, command: Deposit) -> Deposited {
+        Deposited {
+            cents: command.cents,
+        }
+    }
+
+    #[command]
+    fn deposit_again(&self, _: Deposit) {}
+
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+
+    #[apply]
+    fn deposited_again(&mut self, _: &Deposited) {}
+}
+
+fn main() {}

@@ -1,0 +1,27 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Command, Event, aggregate};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Command, Clone)]
+struct Deposit {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Clone for Account {
+    fn clone(&self) -> Self {
+        Self { cents: self.cents }
+    }
+}
+
+fn main() {}

@@ -1,0 +1,48 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Command, Event, aggregate, projection};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Command, Clone)]
+struct Deposit {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[command]
+    fn deposit(&self, command: Deposit) -> Deposited {
+        Deposited {
+            cents: command.cents,
+        }
+    }
+
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+}
+
+#[derive(Default)]
+struct Balances {
+    cents: i64,
+}
+
+#[projection(name = "balances")]
+impl Balances {
+    #[on]
+    async fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+}
+
+fn main() {}
