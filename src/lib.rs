@@ -10,6 +10,8 @@ mod projection;
 mod store;
 mod stream;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use aggregate::{Aggregate, IntoDecision};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -24,4 +26,6 @@ pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     StoreError,
 };
+#[cfg(feature = "sqlite")]
+pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
