@@ -32,6 +32,8 @@ pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     StoreError,
 };
+#[cfg(feature = "sqlite")]
+pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 #[cfg(feature = "macros")]
 pub use tidings_macros::{Command, Event, aggregate, projection};

@@ -12,9 +12,10 @@
 //! What [`commit`](EventStore::commit) has acknowledged survives what the store's [`Durability`] says. After a crash
 //! the log is a prefix of whole commits that holds everything acknowledged.
 
+mod hash;
 mod memory;
 #[cfg(feature = "sqlite")]
-pub(crate) mod sqlite;
+mod sqlite;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -23,8 +24,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::memory::Memory;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{Sqlite, SqliteOptions};
 use crate::codec::Codec;
-use crate::event::Recorded;
+use crate::event::{Header, Recorded};
 use crate::id::CommandId;
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 
@@ -33,8 +36,9 @@ pub trait EventStore: Send + Sync + 'static {
     /// Commits a group: its commits one after the other, in one transaction that is durable as a whole.
     ///
     /// Each commit succeeds or is refused by itself; a refused one leaves the others as they are. The outcomes stand in
-    /// the order of the commits. The events of an accepted commit have got their version and position when this
-    /// returns; those of a refused one are unchanged.
+    /// the order of the commits. Each commit finds the streams as those before it left them; its own expectations are
+    /// all checked before its first event. The events of an accepted commit have got their version and position, and
+    /// their commit's command id, when this returns; those of a refused one are unchanged.
     ///
     /// # Errors
     /// [`StoreError`] if the transaction failed: then nothing of the group is visible. After [`StoreError::Failed`] a
@@ -137,7 +141,10 @@ impl Commit {
     }
 
     /// Gives the commit a command id: it is refused if the log knows that id already, and the log will know it
-    /// afterwards, also if the commit appends no event.
+    /// afterwards, also if the commit appends no event. It must name a stream, though: a commit of nothing at all is
+    /// accepted and leaves nothing behind.
+    ///
+    /// The store sets the id in the header of each event of the commit.
     #[must_use]
     pub fn command_id(mut self, id: CommandId) -> Self {
         self.command_id = Some(id);
@@ -162,6 +169,12 @@ impl Commit {
             self.events.extend(events);
         }
         self
+    }
+
+    /// The command id, if the log is to know it after this commit.
+    pub(crate) fn remembered_id(&self) -> Option<CommandId> {
+        self.command_id
+            .filter(|_| !(self.expectations.is_empty() && self.events.is_empty()))
     }
 
     /// The events; after an accepted commit with their versions and positions.
@@ -209,6 +222,28 @@ pub struct KnownCommand {
     pub position: Position,
 }
 
+impl KnownCommand {
+    /// What is known of a command from the headers of its events; nothing if there are none.
+    pub(crate) fn of_events<'a>(headers: impl IntoIterator<Item = &'a Header>) -> Option<Self> {
+        let mut headers = headers.into_iter();
+        let first = headers.next()?;
+        let mut known = Self {
+            stream: first.stream.clone(),
+            version: first.version,
+            events: 1,
+            position: first.position,
+        };
+        for header in headers {
+            known.events += 1;
+            known.position = header.position;
+            if header.stream == known.stream {
+                known.version = header.version;
+            }
+        }
+        Some(known)
+    }
+}
+
 /// Which events a reader of the whole log wants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Filter {
@@ -235,6 +270,8 @@ pub struct Page {
     /// The events, in commit order.
     pub events: Vec<Recorded>,
     /// Every event up to here was seen and is in `events` if the filter wants it. Read on after this position.
+    ///
+    /// The log's head when the end was reached, and never before the position that was read after.
     pub through: Position,
 }
 
@@ -260,8 +297,10 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another process has the log open.
-    #[error("{place} is in use by another process: stop that one, or choose another path")]
+    /// The log is open already, in another process or in this one.
+    #[error(
+        "{place} is in use by another process, or opened twice in this one: close that, or choose another path"
+    )]
     Locked {
         /// The file or database.
         place: String,

@@ -58,6 +58,13 @@ impl StreamId {
         Ok(Self::from_valid(text.into()))
     }
 
+    /// The stream of this name, read from a log; none if it is not a name that [`new`](Self::new) makes.
+    pub(crate) fn from_stored(name: &str) -> Option<Self> {
+        let (category, id) = name.split_once('-')?;
+        let valid = !category.is_empty() && !id.is_empty() && name.len() <= Self::MAX_BYTES;
+        valid.then(|| Self::from_valid(name.into()))
+    }
+
     fn from_valid(text: Arc<str>) -> Self {
         let hash = HASHER.hash_one(&*text);
         Self { text, hash }

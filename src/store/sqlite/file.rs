@@ -1,0 +1,337 @@
+//! The files of a log: their names, who may open them, and how each connection is set up.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use uuid::Uuid;
+
+use super::tail::Secret;
+use crate::store::{Durability, StoreError};
+
+/// "Tide": tells a log from the files of other programs.
+const APPLICATION: i64 = 0x5469_6465;
+/// The format of the log's tables. Another one needs a migration, and a fixture of this one for its test.
+const FORMAT: i64 = 1;
+
+/// Positions are row ids, and there is no second index: an append touches the last page only. `payload` stands last,
+/// so that all else is read without following it into overflow pages. `previous` is the position of the stream's
+/// event before this one, 0 for its first.
+const SCHEMA: &str = "
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY,
+        stream TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        previous INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        schema_version INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        event_id BLOB NOT NULL,
+        command_id BLOB,
+        correlation_id BLOB NOT NULL,
+        causation_id BLOB NOT NULL,
+        metadata TEXT,
+        payload TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE commands (
+        number INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        stream TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        position INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;";
+
+/// How long a connection waits for a lock that a foreign reader or a checkpoint holds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A WAL of 16 MiB before it is copied into the log: a page that is appended to in many groups is then copied once.
+/// SQLite's own 4 MiB cost a tenth of the throughput here.
+const CHECKPOINT_PAGES: i64 = 4096;
+
+/// The names of a log's files.
+pub(super) struct Files {
+    pub(super) log: PathBuf,
+    pub(super) index: PathBuf,
+    lock: PathBuf,
+}
+
+/// Held while a log is open; the operating system lets go of it when the process ends, however it does.
+///
+/// It is a file of its own: POSIX drops all locks that a process has on a file when it closes any handle to it, and
+/// SQLite keeps its locks on the database itself.
+pub(super) struct Lock {
+    _file: File,
+    path: PathBuf,
+    is_ours: bool,
+}
+
+/// What a log says of itself.
+pub(super) struct Identity {
+    pub(super) log_id: Uuid,
+    pub(super) secret: Secret,
+}
+
+impl Files {
+    /// Resolves links, so that one log has one name.
+    pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
+        let refused = |error| io_failed(path, error);
+        let name = path.file_name().ok_or_else(|| {
+            refused(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the path names no file",
+            ))
+        })?;
+        let log = match path.canonicalize() {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let parent = match path.parent() {
+                    Some(parent) if !parent.as_os_str().is_empty() => parent,
+                    _ => Path::new("."),
+                };
+                let directory = parent.canonicalize().map_err(|error| {
+                    refused(io::Error::new(
+                        error.kind(),
+                        format!(
+                            "its directory {} cannot be entered: {error}",
+                            parent.display()
+                        ),
+                    ))
+                })?;
+                directory.join(name)
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        let mut index = log.file_stem().unwrap_or(name).to_owned();
+        index.push(".index");
+        if let Some(extension) = log.extension() {
+            index.push(".");
+            index.push(extension);
+        }
+        Ok(Self {
+            index: log.with_file_name(index),
+            lock: beside(&log, ".lock"),
+            log,
+        })
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock, StoreError> {
+        let is_ours = !self.lock.exists();
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.lock)
+            .map_err(|error| io_failed(&self.lock, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock {
+                _file: file,
+                path: self.lock.clone(),
+                is_ours,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+                place: place(&self.log),
+            }),
+            Err(TryLockError::Error(error)) => Err(io_failed(&self.lock, error)),
+        }
+    }
+
+    pub(super) fn delete_index(&self) -> Result<(), StoreError> {
+        for path in [
+            self.index.clone(),
+            beside(&self.index, "-wal"),
+            beside(&self.index, "-shm"),
+        ] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_failed(&path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Lock {
+    /// Leaves nothing beside a file that turned out to be foreign.
+    pub(super) fn withdraw(self) {
+        if self.is_ours {
+            // Best effort: an empty file that stays behind does no harm.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens the log to write it, and makes it first if there is none.
+pub(super) fn open_log(
+    path: &Path,
+    durability: Durability,
+) -> Result<(Connection, Identity), StoreError> {
+    let refused = |error| failed(path, error);
+    let mut conn = connect_to_write(path).map_err(refused)?;
+    if is_new(&conn).map_err(refused)? {
+        use_wal(&conn).map_err(refused)?;
+        create_log(&mut conn).map_err(refused)?;
+    }
+    let (application, format) = stamps(&conn).map_err(refused)?;
+    if application != APPLICATION {
+        return Err(foreign(path));
+    }
+    if format != FORMAT {
+        return Err(StoreError::Format {
+            place: place(path),
+            found: format,
+            known: FORMAT,
+            advice: if format > FORMAT {
+                "open it with the version that wrote it, or a newer one"
+            } else {
+                "migrate it with the version that came after the one that wrote it"
+            },
+        });
+    }
+    use_wal(&conn).map_err(refused)?;
+    let synchronous = match durability {
+        Durability::Fsync => "FULL",
+        Durability::Os | Durability::Memory => "NORMAL",
+    };
+    conn.pragma_update(None, "synchronous", synchronous)
+        .map_err(refused)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .map_err(refused)?;
+    let identity = Identity {
+        log_id: Uuid::from_bytes(meta(&conn, "log_id").map_err(refused)?),
+        secret: Secret(meta(&conn, "stream_key").map_err(refused)?),
+    };
+    Ok((conn, identity))
+}
+
+/// All or nothing: a crash leaves an empty database, which counts as new.
+fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
+    let tx = conn.transaction()?;
+    tx.execute_batch(SCHEMA)?;
+    tx.execute(
+        "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16)), ('codec', 'json')",
+        params![Uuid::now_v7().as_bytes()],
+    )?;
+    stamp(&tx, APPLICATION, FORMAT)?;
+    tx.commit()
+}
+
+fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
+    conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| {
+        row.get(0)
+    })
+}
+
+/// A path is a path here: never a `file:` address with options.
+pub(super) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(PATIENCE)?;
+    Ok(conn)
+}
+
+pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connect = || {
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.busy_timeout(PATIENCE)?;
+        // One statement for each number of names in a filter, and about ten others.
+        conn.set_prepared_statement_cache_capacity(64);
+        Ok(conn)
+    };
+    connect().map_err(|error| failed(path, error))
+}
+
+/// Whether nobody has written anything into the database yet.
+pub(super) fn is_new(conn: &Connection) -> rusqlite::Result<bool> {
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(tables == 0 && stamps(conn)? == (0, 0))
+}
+
+/// The application and the format that the file says it is of.
+pub(super) fn stamps(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
+    Ok((
+        conn.pragma_query_value(None, "application_id", |row| row.get(0))?,
+        conn.pragma_query_value(None, "user_version", |row| row.get(0))?,
+    ))
+}
+
+pub(super) fn stamp(conn: &Connection, application: i64, format: i64) -> rusqlite::Result<()> {
+    conn.pragma_update(None, "application_id", application)?;
+    conn.pragma_update(None, "user_version", format)
+}
+
+pub(super) fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+}
+
+/// Copies what it can of the WAL into the database, without waiting for anybody.
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+/// What an error of SQLite means for the caller.
+pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
+    let place = place(path);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full {
+            place,
+            source: error.into(),
+        },
+        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly {
+            place,
+            source: error.into(),
+        },
+        Some(ErrorCode::NotADatabase) => foreign(path),
+        Some(ErrorCode::DatabaseCorrupt) => damaged(path, error.to_string()),
+        _ => StoreError::Failed {
+            place,
+            source: error.into(),
+        },
+    }
+}
+
+pub(super) fn damaged(path: &Path, what: String) -> StoreError {
+    StoreError::Damaged {
+        place: place(path),
+        what,
+    }
+}
+
+fn foreign(path: &Path) -> StoreError {
+    StoreError::Foreign {
+        place: place(path),
+        kind: "log",
+    }
+}
+
+fn io_failed(path: &Path, error: io::Error) -> StoreError {
+    let place = place(path);
+    let source = Box::new(error);
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full { place, source }
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            StoreError::ReadOnly { place, source }
+        }
+        _ => StoreError::Failed { place, source },
+    }
+}
+
+fn place(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
