@@ -109,6 +109,11 @@
 //! # }
 //! ```
 
+pub(crate) mod directory;
+mod loader;
+pub(crate) mod shard;
+mod turn;
+
 use crate::command::Context;
 use crate::event::EventSet;
 

@@ -26,10 +26,12 @@ mod sync;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 mod topic;
+mod topics;
 
 pub use self::actor::Subscriber;
 pub use self::subscription::{Batch, BatchIter, Start, Subscription, SubscriptionError};
 pub use self::topic::{Topic, TopicStatus};
 
-pub(crate) use self::ring::{Peek, Progress, Ready, TooOld};
-pub(crate) use self::topic::{Cursor, History, HistoryError, HistoryPage};
+pub(crate) use self::ring::Peek;
+pub(crate) use self::topic::Cursor;
+pub(crate) use self::topics::Topics;

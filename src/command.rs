@@ -1,8 +1,11 @@
 //! Commands: what is sent, and what comes back.
 
+mod send;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+pub use self::send::Sending;
 use crate::aggregate::Aggregate;
 use crate::clock::Timestamp;
 use crate::event::{DecodeError, Header, Metadata};

@@ -1,33 +1,54 @@
-#![doc = "Tidings."]
+#![doc = include_str!("../README.md")]
 
 #[doc(hidden)]
 pub mod __private;
+mod actor;
 mod aggregate;
+mod app;
 mod bus;
 mod clock;
 mod codec;
 mod command;
 mod event;
 mod id;
+mod processor;
 mod projection;
+mod sequencer;
 mod store;
 mod stream;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// What the handlers and the queries of table projections work with.
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    pub use crate::projection::Transaction;
+    pub use rusqlite;
+}
+
 pub use aggregate::{Aggregate, IntoDecision};
+pub use app::{
+    AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
+};
 pub use bus::{
     Batch, BatchIter, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
-pub use command::{Command, Context, Outcome, Receipt, SendError, SentTo, Unavailable};
+pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, decode_event,
 };
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
-pub use projection::{HandlerOutcome, Handlers, InMemory, Projection, Storage};
+pub use processor::{ConsumerState, Trouble};
+pub use projection::{
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
+    ViewError, ViewRef,
+};
+#[cfg(feature = "sqlite")]
+pub use projection::{TableAtLeast, TableReader, TableView, Tables};
+pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     StoreError,

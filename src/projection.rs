@@ -2,15 +2,37 @@
 //!
 //! A [`Projection`] names its handlers, one for each event that it cares about, from any number of aggregates. Their
 //! events reach it in commit order, each once: first from the log, then live. It keeps its view either [`InMemory`],
-//! where it starts from the beginning with each start of the app, or in SQLite [`Tables`], where it resumes from the
+//! where it is folded from the beginning with each start of the app, or in SQLite `Tables`, where it resumes from the
 //! checkpoint that it keeps beside its rows.
 //!
 //! # A handler that fails
 //! An error or a panic stops this projection before that event, says so in its status, and leaves all others alone.
+//!
+//! # A view that is behind
+//! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
+//! reader has seen; it answers from that state or a later one, or not at all.
+
+mod memory;
+#[cfg(feature = "sqlite")]
+pub(crate) mod tables;
 
 use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::event::{Header, MemberOf};
+use serde::Serialize;
+use tokio::sync::watch;
+
+pub use self::memory::{AtLeast, InMemory, View, ViewRef};
+#[cfg(feature = "sqlite")]
+pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
+use crate::app::Building;
+use crate::event::{Event, Header, MemberOf};
+use crate::processor::{ConsumerState, chain};
+use crate::processor::{Progress, Source, Trouble, TypedSource};
+use crate::stream::Position;
 
 /// Events folded into a view (read model).
 #[diagnostic::on_unimplemented(
@@ -33,37 +55,90 @@ pub trait Projection: Send + Sync + Sized + 'static {
 }
 
 /// Where a view can live; closed.
-pub trait Storage: private::Storage {}
+pub trait Storage: private::Storage {
+    /// How the view of `P` is read.
+    type View<P: Projection<Storage = Self>>: Clone + Send + Sync + 'static;
+}
 
-/// A view in memory: the projection itself, read while it folds.
-#[derive(Debug, Clone, Copy)]
-pub struct InMemory;
+pub(crate) mod private {
+    use super::{Building, Projection};
+    use crate::app::StartError;
 
-impl Storage for InMemory {}
-impl private::Storage for InMemory {}
+    /// What the app needs to know of a way to keep views.
+    pub trait Storage: Sized + 'static {
+        /// What handlers fold into.
+        type Target<P: Send + Sync + 'static>: 'static;
 
-mod private {
-    pub trait Storage: 'static {}
+        /// Starts the actor of `projection`, and returns how it is read.
+        fn start<P: Projection<Storage = Self>>(
+            projection: P,
+            building: &mut Building,
+        ) -> Result<<Self as super::Storage>::View<P>, StartError>
+        where
+            Self: super::Storage;
+    }
 }
 
 /// The handlers of a projection, one for each event that it cares about.
-#[derive(Debug)]
-pub struct Handlers<P, S> {
-    _todo: std::marker::PhantomData<(P, S)>,
+pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
+    sources: Vec<Box<dyn Source<S::Target<P>>>>,
+    /// The stored names of events that were given a second handler.
+    twice: Vec<&'static str>,
+    schema: Option<&'static str>,
+    storage: PhantomData<S>,
 }
 
-impl<P: Projection<Storage = InMemory>> Handlers<P, InMemory> {
-    /// Folds each event of type `E` with `handler`, which gets the view, the event and its header.
-    pub fn on<E, R>(
+impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
+    pub(crate) fn of_projection() -> Self {
+        let (sources, twice) = (Vec::new(), Vec::new());
+        let mut handlers = Self {
+            sources,
+            twice,
+            schema: None,
+            storage: PhantomData,
+        };
+        P::handlers(&mut handlers);
+        handlers
+    }
+
+    fn add<E: MemberOf>(
         &mut self,
-        handler: impl Fn(&mut P, &E, &Header) -> R + Send + Sync + 'static,
-    ) -> &mut Self
-    where
-        E: MemberOf,
-        R: HandlerOutcome,
-    {
-        let _ = handler;
+        handler: impl Fn(&mut S::Target<P>, &E, &Header) -> Result<(), Box<dyn Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> &mut Self {
+        let handler = Box::new(
+            move |target: &mut S::Target<P>, set: &E::Set, header: &Header| match E::from_set(set) {
+                Some(event) => handler(target, event, header),
+                None => Ok(()),
+            },
+        );
+        let known = self.sources.iter_mut().find_map(|source| {
+            source
+                .as_any_mut()
+                .downcast_mut::<TypedSource<S::Target<P>, E::Set>>()
+        });
+        let free = match known {
+            Some(source) => source.handle(E::INDEX, handler),
+            None => {
+                let mut source = TypedSource::<S::Target<P>, E::Set>::new();
+                let free = source.handle(E::INDEX, handler);
+                self.sources.push(Box::new(source));
+                free
+            }
+        };
+        if !free {
+            self.twice.push(<E as Event>::NAME);
+        }
         self
+    }
+}
+
+impl<P: Send + Sync + 'static, S: Storage> fmt::Debug for Handlers<P, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.sources.iter().flat_map(|source| source.names());
+        f.debug_set().entries(names).finish()
     }
 }
 
@@ -90,5 +165,131 @@ impl HandlerOutcome for () {
 impl<E: Into<Box<dyn Error + Send + Sync>>> HandlerOutcome for Result<(), E> {
     fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.map_err(Into::into)
+    }
+}
+
+/// Why a view did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ViewError {
+    /// The view did not reach the position in time; it may later.
+    #[error(
+        "projection {name} stands at position {reached} and did not reach {wanted} within {waited:?}"
+    )]
+    TimedOut {
+        /// The projection's name.
+        name: &'static str,
+        /// The position that was asked for.
+        wanted: Position,
+        /// Where the view stood when the time was over.
+        reached: Position,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The projection has stopped before the position, so the view will not reach it.
+    #[error("projection {name} stopped at position {reached} and will not reach {wanted}")]
+    Stopped {
+        /// The projection's name.
+        name: &'static str,
+        /// The position that was asked for.
+        wanted: Position,
+        /// Where the view stands.
+        reached: Position,
+        /// Why it stopped; none if the app was shut down.
+        #[source]
+        trouble: Option<Arc<Trouble>>,
+    },
+    /// A query on a table view failed.
+    #[error("the query on projection {name} failed")]
+    Query {
+        /// The projection's name.
+        name: &'static str,
+        /// What the database says.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+/// The state of a projection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is doing.
+    pub state: ConsumerState,
+    /// Every event up to here is folded.
+    pub position: Position,
+    /// How many positions lie between it and the head of the log.
+    pub lag_events: u64,
+    /// How much older the last folded event is than the newest one in the log; zero when level.
+    pub lag_age: Duration,
+    /// What keeps it from going on, with all causes.
+    pub trouble: Option<String>,
+}
+
+impl ProjectionStatus {
+    pub(crate) fn new(
+        name: &'static str,
+        progress: &Progress,
+        head: &crate::sequencer::Head,
+    ) -> Self {
+        let lag_events = progress.position.behind(head.position);
+        Self {
+            name,
+            state: progress.state,
+            position: progress.position,
+            lag_events,
+            lag_age: match lag_events {
+                0 => Duration::ZERO,
+                _ => progress.time.until(head.time),
+            },
+            trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
+        }
+    }
+}
+
+/// How long a read waits for its position, unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until a projection has reached `wanted`.
+async fn reached(
+    name: &'static str,
+    mut progress: watch::Receiver<Progress>,
+    wanted: Position,
+    patience: Duration,
+) -> Result<(), ViewError> {
+    let arrival = progress.wait_for(|progress| {
+        progress.position >= wanted || progress.state == ConsumerState::Stopped
+    });
+    let arrived = tokio::time::timeout(patience, arrival)
+        .await
+        .map(|arrived| arrived.map(|progress| (progress.position, progress.trouble.clone())));
+    match arrived {
+        Ok(Ok((position, _))) if position >= wanted => Ok(()),
+        Ok(Ok((reached, trouble))) => Err(ViewError::Stopped {
+            name,
+            wanted,
+            reached,
+            trouble,
+        }),
+        Ok(Err(_)) => {
+            let reached = progress.borrow().position;
+            Err(ViewError::Stopped {
+                name,
+                wanted,
+                reached,
+                trouble: None,
+            })
+        }
+        Err(_) => {
+            let reached = progress.borrow().position;
+            Err(ViewError::TimedOut {
+                name,
+                wanted,
+                reached,
+                waited: patience,
+            })
+        }
     }
 }

@@ -19,6 +19,7 @@ mod sqlite;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -82,6 +83,11 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// The identity of this log; views keep it, to notice when they are put beside another log.
     fn log_id(&self) -> Uuid;
+
+    /// The file in which views are kept beside this log; none if the log is not a file.
+    fn views_beside(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// The format of the payloads.
     fn codec(&self) -> Codec {

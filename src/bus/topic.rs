@@ -91,9 +91,6 @@ pub struct TopicStatus {
 }
 
 impl<E: Send + Sync + 'static> Topic<E> {
-    /// How many events a topic retains unless the app says otherwise: several of the largest group commits.
-    pub(crate) const CAPACITY: usize = 16_384;
-
     /// A topic that retains at least the newest `capacity` events. `after` is the head of the log when the app started:
     /// events up to it never were in the ring.
     pub(crate) fn new(name: &'static str, capacity: usize, after: Position) -> Self {

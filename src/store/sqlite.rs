@@ -7,6 +7,7 @@
 //! ```text
 //! bank.db         the log: events, commands without events          append-only, no secondary index
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
+//! bank.views.db   the views of table projections                    derived; built anew if deleted
 //! bank.db.lock    held while the log is open, by one process
 //! ```
 //! A commit appends to the log and to maps in memory, nothing else: an index that is kept up within the commit costs
@@ -36,7 +37,7 @@ mod writer;
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -237,6 +238,10 @@ impl EventStore for Sqlite {
 
     fn log_id(&self) -> Uuid {
         self.log_id
+    }
+
+    fn views_beside(&self) -> Option<PathBuf> {
+        Some(self.shared.files.views.clone())
     }
 }
 

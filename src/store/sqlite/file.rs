@@ -56,6 +56,7 @@ const CHECKPOINT_PAGES: i64 = 4096;
 pub(super) struct Files {
     pub(super) log: PathBuf,
     pub(super) index: PathBuf,
+    pub(super) views: PathBuf,
     lock: PathBuf,
 }
 
@@ -105,14 +106,9 @@ impl Files {
             }
             Err(error) => return Err(refused(error)),
         };
-        let mut index = log.file_stem().unwrap_or(name).to_owned();
-        index.push(".index");
-        if let Some(extension) = log.extension() {
-            index.push(".");
-            index.push(extension);
-        }
         Ok(Self {
-            index: log.with_file_name(index),
+            index: sibling(&log, "index"),
+            views: sibling(&log, "views"),
             lock: beside(&log, ".lock"),
             log,
         })
@@ -328,6 +324,19 @@ fn io_failed(path: &Path, error: io::Error) -> StoreError {
 
 fn place(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// The file beside the log with `kind` before its extension.
+fn sibling(log: &Path, kind: &str) -> PathBuf {
+    match log.extension() {
+        Some(extension) => {
+            let mut extended = OsString::from(kind);
+            extended.push(".");
+            extended.push(extension);
+            log.with_extension(extended)
+        }
+        None => log.with_extension(kind),
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,0 +1,240 @@
+//! The app: what is wired together, started, asked, and shut down.
+//!
+//! [`App::builder`] names the store, the aggregates and the projections; `start` brings them to life on threads of their
+//! own, whatever runtime the program uses. An [`App`] is a handle: clone it freely.
+//!
+//! # Ending
+//! [`App::shutdown`] takes no more commands, answers those that it has, lets the projections come level, and joins every
+//! thread. When the last handle is dropped without it, the same happens in the background.
+
+mod builder;
+mod running;
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+pub use self::builder::{AppBuilder, StartError};
+pub(crate) use self::builder::{Building, Floor};
+use self::running::Running;
+pub use self::running::ShutdownError;
+use crate::aggregate::directory::Directory;
+use crate::aggregate::shard::ShardGauge;
+use crate::bus::{Topic, TopicStatus, Topics};
+use crate::command::{Sending, SentTo};
+use crate::event::EventSet;
+use crate::processor::Progress;
+use crate::projection::{Projection, ProjectionStatus, Storage};
+use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
+use crate::store::{Durability, EventStore};
+use crate::stream::Position;
+
+/// How long [`App::shutdown`] waits.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// A running app; a handle to it.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn EventStore>,
+    head: watch::Receiver<Head>,
+    topics: Arc<Topics>,
+    /// The directory of each type of aggregate.
+    directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// The view of each type of projection.
+    views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    gauges: Gauges,
+    running: Mutex<Option<Running>>,
+}
+
+/// What the status is read from.
+struct Gauges {
+    sequencer: SequencerGauge,
+    shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
+    projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+}
+
+impl App {
+    /// Starts to put an app together.
+    pub fn builder() -> AppBuilder {
+        AppBuilder::new()
+    }
+
+    /// Sends `command` to the aggregate `id`; await what this returns for the receipt.
+    ///
+    /// The receipt comes when the command's events are as durable as the store makes them.
+    pub fn send<C: SentTo>(&self, id: impl AsRef<str>, command: C) -> Sending<C> {
+        let directory = self.inner.directories.get(&TypeId::of::<C::Aggregate>());
+        let directory = directory
+            .and_then(|any| any.downcast_ref::<Arc<Directory<C::Aggregate>>>())
+            .cloned();
+        Sending::new(directory, id.as_ref(), command)
+    }
+
+    /// The view of a projection.
+    ///
+    /// # Panics
+    /// If `P` was not given to the builder: a mistake in the program's own wiring.
+    pub fn view<P: Projection>(&self) -> <P::Storage as Storage>::View<P> {
+        match self.try_view::<P>() {
+            Some(view) => view,
+            #[expect(
+                clippy::panic,
+                reason = "documented: the program's own wiring is wrong"
+            )]
+            None => panic!(
+                "projection {} is not part of this app: give it to `App::builder().projection(…)`",
+                P::NAME
+            ),
+        }
+    }
+
+    /// The view of a projection, if `P` was given to the builder.
+    pub fn try_view<P: Projection>(&self) -> Option<<P::Storage as Storage>::View<P>> {
+        let view = self.inner.views.get(&TypeId::of::<P>())?;
+        view.downcast_ref::<<P::Storage as Storage>::View<P>>()
+            .cloned()
+    }
+
+    /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.
+    pub fn topic<E: EventSet>(&self) -> Option<Topic<E>> {
+        self.inner.topics.get::<E>()
+    }
+
+    /// The position up to which every event is durable and published.
+    pub fn head(&self) -> Position {
+        self.inner.head.borrow().position
+    }
+
+    /// The store, for reading streams and the log. Committing to it past the app is possible, but nobody is told.
+    pub fn store(&self) -> &dyn EventStore {
+        &*self.inner.store
+    }
+
+    /// What every part of the app is doing.
+    pub fn status(&self) -> AppStatus {
+        let head = *self.inner.head.borrow();
+        let gauges = &self.inner.gauges;
+        AppStatus {
+            durability: self.inner.store.durability(),
+            sequencer: gauges.sequencer.status(),
+            aggregates: gauges
+                .shards
+                .iter()
+                .map(|(category, shards)| AggregateStatus {
+                    category,
+                    shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
+                })
+                .collect(),
+            topics: self.inner.topics.status(),
+            projections: gauges
+                .projections
+                .iter()
+                .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
+                .collect(),
+        }
+    }
+
+    /// Ends the app in order, within 30 seconds; see [`shutdown_within`](Self::shutdown_within).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.shutdown_within(SHUTDOWN).await
+    }
+
+    /// Ends the app in order: takes no more commands, answers those that it has, lets the projections come level with the
+    /// log, and joins every thread. Once it has ended, calling it again returns at once.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] if something did not end within `deadline`, or ended with a panic. What is committed is safe all the
+    /// same, and a projection that was cut off resumes from its checkpoint.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the rest happens in the background.
+    pub async fn shutdown_within(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        let Some(running) = self.inner.running.lock().take() else {
+            return Ok(());
+        };
+        running.shut_down(deadline).await
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("head", &self.head())
+            .field("durability", &self.inner.store.durability())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every part of an app is doing, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AppStatus {
+    /// What an acknowledged command survives.
+    pub durability: Durability,
+    /// The sequencer.
+    pub sequencer: SequencerStatus,
+    /// Each type of aggregate.
+    pub aggregates: Vec<AggregateStatus>,
+    /// Each topic.
+    pub topics: Vec<TopicStatus>,
+    /// Each projection.
+    pub projections: Vec<ProjectionStatus>,
+}
+
+/// The state of one type of aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AggregateStatus {
+    /// Its category.
+    pub category: &'static str,
+    /// The actors that own the live ones.
+    pub shards: Vec<ShardStatus>,
+}
+
+impl AggregateStatus {
+    /// How many aggregates are live in all shards.
+    pub fn live(&self) -> usize {
+        self.shards.iter().map(|shard| shard.live).sum()
+    }
+}
+
+/// The state of one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShardStatus {
+    /// How many aggregates it holds in memory.
+    pub live: usize,
+    /// How many commands wait for an aggregate to be loaded, or for their id to be looked up.
+    pub waiting: usize,
+    /// How many turns are with the sequencer.
+    pub turns: u64,
+    /// How many decisions it has made.
+    pub decided: u64,
+}
+
+impl ShardStatus {
+    fn of(gauge: &ShardGauge) -> Self {
+        use std::sync::atomic::Ordering::Relaxed;
+        Self {
+            live: gauge.live.load(Relaxed),
+            waiting: gauge.waiting.load(Relaxed),
+            turns: gauge.turns.load(Relaxed),
+            decided: gauge.decided.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Putting an app together.
+
+use std::any::{Any, TypeId};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::running::{Parts, Running};
+use super::{App, Gauges, Inner};
+use crate::actor::{ActorHandle, Arbiters};
+use crate::aggregate::Aggregate;
+use crate::aggregate::directory::Directory;
+use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
+use crate::bus::Topics;
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::event::EventSet;
+use crate::processor::{ConsumerState, Keeper, Processor, Progress, Source, Stopping, Wiring};
+use crate::projection::Projection;
+use crate::sequencer::{Head, Sequencer, SequencerInbox};
+use crate::store::{EventStore, Filter, StoreError};
+use crate::stream::{Position, StreamId};
+
+/// Puts an app together: the store, the aggregates, the projections, and what differs from the defaults.
+#[must_use = "an app does nothing until it is started"]
+pub struct AppBuilder {
+    store: Option<Arc<dyn EventStore>>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    aggregates: Vec<Step>,
+    projections: Vec<Step>,
+}
+
+type Step = Box<dyn FnOnce(&mut Building) -> Result<(), StartError> + Send>;
+
+struct Settings {
+    arbiters: usize,
+    limits: Limits,
+    topic_capacity: usize,
+    views: Option<PathBuf>,
+}
+
+/// Why an app could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No store was given.
+    #[error("no store was given: call `.store(…)` with a `Sqlite` or a `Memory`")]
+    NoStore,
+    /// Two aggregates have the same category, or an aggregate was given twice.
+    #[error("category {0:?} is used by two aggregates: each needs its own")]
+    CategoryTwice(&'static str),
+    /// A category cannot stand in a stream id.
+    #[error("aggregate category {category:?} is not valid")]
+    Category {
+        /// The category.
+        category: &'static str,
+        /// What is wrong with it.
+        source: crate::stream::InvalidStreamId,
+    },
+    /// Two projections have the same name, or a projection was given twice.
+    #[error("projection {0:?} exists twice: each needs a name of its own")]
+    ProjectionTwice(&'static str),
+    /// A projection has no handler.
+    #[error("projection {0:?} handles no event: name handlers in `Projection::handlers`")]
+    NoHandlers(&'static str),
+    /// A projection has two handlers for the same event.
+    #[error("projection {projection:?} has two handlers for event {event:?}: merge them into one")]
+    HandlerTwice {
+        /// The projection.
+        projection: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// Two sets hold events with the same stored name, so that a reader of the log could not tell them apart.
+    #[error("event name {0:?} is used by two aggregates: rename one of them")]
+    NameTwice(&'static str),
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Store(#[from] StoreError),
+    /// The view of a projection cannot be opened.
+    #[error("the view of projection {name:?} cannot be opened")]
+    View {
+        /// The projection.
+        name: &'static str,
+        /// What is wrong.
+        source: StoreError,
+    },
+    /// A thread cannot be started.
+    #[error("a thread cannot be started")]
+    Thread(#[from] std::io::Error),
+    /// The framework's own code panicked.
+    #[error("starting panicked: {0}")]
+    Panicked(String),
+}
+
+impl AppBuilder {
+    pub(super) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            store: None,
+            clock: Arc::new(SystemClock),
+            settings: Settings {
+                arbiters: cores.div_ceil(2),
+                limits: Limits {
+                    inbox: 1_024,
+                    live: 100_000,
+                    idle: Duration::from_secs(300),
+                },
+                topic_capacity: Topics::CAPACITY,
+                views: None,
+            },
+            aggregates: Vec::new(),
+            projections: Vec::new(),
+        }
+    }
+
+    /// The log that keeps the events.
+    pub fn store(mut self, store: impl EventStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Where the time of events comes from; the machine's clock unless set.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Takes commands for aggregates of type `A`.
+    pub fn aggregate<A: Aggregate>(mut self) -> Self {
+        self.aggregates
+            .push(Box::new(Building::start_aggregate::<A>));
+        self
+    }
+
+    /// Keeps the view of `projection`.
+    pub fn projection<P: Projection>(mut self, projection: P) -> Self {
+        self.projections
+            .push(Box::new(|building| building.start_projection(projection)));
+        self
+    }
+
+    /// On how many threads aggregates live; half the cores unless set, at least one. Each type of aggregate has one shard on
+    /// each of them.
+    pub fn arbiters(mut self, arbiters: usize) -> Self {
+        self.settings.arbiters = arbiters.max(1);
+        self
+    }
+
+    /// How many aggregates of each type may be live in memory; 100,000 unless set. The longest unused ones go first.
+    pub fn max_live(mut self, aggregates: usize) -> Self {
+        self.settings.limits.live = aggregates.max(1);
+        self
+    }
+
+    /// After how long an unused aggregate leaves the memory; five minutes unless set.
+    pub fn passivate_after(mut self, idle: Duration) -> Self {
+        self.settings.limits.idle = idle;
+        self
+    }
+
+    /// How many commands may wait in the inbox of each shard before senders wait; 1,024 unless set.
+    pub fn inbox(mut self, commands: usize) -> Self {
+        self.settings.limits.inbox = commands.max(1);
+        self
+    }
+
+    /// How many of its newest events a topic keeps in memory for its readers; 16,384 unless set. A reader that falls further
+    /// behind reads from the log.
+    pub fn topic_capacity(mut self, events: usize) -> Self {
+        self.settings.topic_capacity = events.max(1);
+        self
+    }
+
+    /// In which file table projections keep their views; beside the log unless set, in memory if the log is in memory.
+    #[cfg(feature = "sqlite")]
+    pub fn views(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.views = Some(path.into());
+        self
+    }
+
+    /// Starts everything.
+    ///
+    /// Projections catch up in the background; their views can be read at once.
+    ///
+    /// # Errors
+    /// [`StartError`] if the parts do not fit together, or the log or a view cannot be opened. Nothing runs then.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, what was started ends in the background.
+    pub async fn start(self) -> Result<App, StartError> {
+        tokio::task::spawn_blocking(|| self.build())
+            .await
+            .unwrap_or_else(|error| Err(StartError::Panicked(error.to_string())))
+    }
+
+    fn build(self) -> Result<App, StartError> {
+        let store = self.store.ok_or(StartError::NoStore)?;
+        let (head, head_receiver) = watch::channel(read_head(&*store)?);
+        let start = head_receiver.borrow().position;
+        let max_turns = self.settings.arbiters
+            * self.aggregates.len()
+            * usize::try_from(MAX_TURNS).unwrap_or(1);
+        let (sequencer, inbox, sequencer_gauge) =
+            Sequencer::start(Arc::clone(&store), head, max_turns)?;
+        let mut building = Building {
+            topics: Topics::new(Arc::clone(&store), start, self.settings.topic_capacity),
+            store,
+            clock: self.clock,
+            settings: self.settings,
+            sequencer: Some(inbox),
+            head: head_receiver,
+            closing: watch::Sender::new(false),
+            stopping: watch::Sender::new(Stopping::No),
+            arbiters: HashMap::new(),
+            shards: Vec::new(),
+            processors: Vec::new(),
+            directories: HashMap::new(),
+            views: HashMap::new(),
+            names: HashSet::new(),
+            shard_gauges: Vec::new(),
+            projection_gauges: Vec::new(),
+        };
+        let started = self
+            .aggregates
+            .into_iter()
+            .chain(self.projections)
+            .try_for_each(|step| step(&mut building));
+        let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
+        // From here on, dropping `running` ends what was started.
+        let running = Running {
+            parts: Some(Parts {
+                closing: building.closing,
+                stopping: building.stopping,
+                shards: building.shards,
+                processors: building.processors,
+                sequencer,
+                topics: Arc::clone(&topics),
+                arbiters: building.arbiters.into_values().collect(),
+            }),
+        };
+        started?;
+        Ok(App {
+            inner: Arc::new(Inner {
+                store,
+                head,
+                topics,
+                directories: building.directories,
+                views: building.views,
+                gauges: Gauges {
+                    sequencer: sequencer_gauge,
+                    shards: building.shard_gauges,
+                    projections: building.projection_gauges,
+                },
+                running: Mutex::new(Some(running)),
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for AppBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppBuilder")
+            .field("aggregates", &self.aggregates.len())
+            .field("projections", &self.projections.len())
+            .field("arbiters", &self.settings.arbiters)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read_head(store: &dyn EventStore) -> Result<Head, StoreError> {
+    let position = store.head()?;
+    let time = match position.as_u64().checked_sub(1) {
+        None => Timestamp::default(),
+        Some(before) => {
+            let page = store.read_log(Position::new(before), &Filter::All, 1)?;
+            page.events
+                .last()
+                .map(|event| event.header.time)
+                .unwrap_or_default()
+        }
+    };
+    Ok(Head { position, time })
+}
+
+/// Which threads an actor lives on. Kept apart, so that a long fold or a write to a view's file delays no decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Floor {
+    Aggregates,
+    Projections,
+    /// Projections that write to the views' file: one thread, since the file has one writer.
+    Tables,
+}
+
+/// An app that is being put together.
+pub struct Building {
+    pub(crate) store: Arc<dyn EventStore>,
+    clock: Arc<dyn Clock>,
+    settings: Settings,
+    sequencer: Option<SequencerInbox>,
+    pub(crate) head: watch::Receiver<Head>,
+    closing: watch::Sender<bool>,
+    stopping: watch::Sender<Stopping>,
+    topics: Topics,
+    arbiters: HashMap<Floor, Arc<Arbiters>>,
+    shards: Vec<(&'static str, ActorHandle)>,
+    processors: Vec<(&'static str, ActorHandle)>,
+    directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// The stored names of the events of all aggregates.
+    names: HashSet<&'static str>,
+    shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
+    projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
+}
+
+impl Building {
+    fn arbiters(&mut self, floor: Floor) -> Result<Arc<Arbiters>, StartError> {
+        if let Some(arbiters) = self.arbiters.get(&floor) {
+            return Ok(Arc::clone(arbiters));
+        }
+        let threads = match floor {
+            Floor::Aggregates => self.settings.arbiters,
+            Floor::Projections | Floor::Tables => 1,
+        };
+        let arbiters = Arc::new(Arbiters::start(threads)?);
+        self.arbiters.insert(floor, Arc::clone(&arbiters));
+        Ok(arbiters)
+    }
+
+    fn start_aggregate<A: Aggregate>(&mut self) -> Result<(), StartError> {
+        if self
+            .shard_gauges
+            .iter()
+            .any(|(category, _)| *category == A::CATEGORY)
+        {
+            return Err(StartError::CategoryTwice(A::CATEGORY));
+        }
+        StreamId::new(A::CATEGORY, "1").map_err(|source| StartError::Category {
+            category: A::CATEGORY,
+            source,
+        })?;
+        if let Some(name) = A::Event::NAMES.iter().find(|name| !self.names.insert(name)) {
+            return Err(StartError::NameTwice(name));
+        }
+        let arbiters = self.arbiters(Floor::Aggregates)?;
+        let topic = self.topics.of::<A::Event>();
+        let Some(sequencer) = self.sequencer.clone() else {
+            return Ok(());
+        };
+        let mut limits = self.settings.limits;
+        limits.live = limits.live.div_ceil(self.settings.arbiters);
+        let (mut inboxes, mut gauges) = (Vec::new(), Vec::new());
+        for _ in 0..self.settings.arbiters {
+            let (inbox, commands) = mpsc::channel(limits.inbox);
+            let gauge = Arc::new(ShardGauge::default());
+            inboxes.push(inbox);
+            gauges.push(Arc::clone(&gauge));
+            let shard = Shard::<A>::new(
+                limits,
+                commands,
+                self.closing.subscribe(),
+                Arc::clone(&self.store),
+                sequencer.clone(),
+                topic.clone(),
+                Arc::clone(&self.clock),
+                gauge,
+            );
+            self.shards
+                .push((A::CATEGORY, arbiters.spawn(move || shard.run())));
+        }
+        self.directories.insert(
+            TypeId::of::<A>(),
+            Box::new(Arc::new(Directory::new(inboxes))),
+        );
+        self.shard_gauges.push((A::CATEGORY, gauges));
+        Ok(())
+    }
+
+    fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
+        if self
+            .projection_gauges
+            .iter()
+            .any(|(name, _)| *name == P::NAME)
+        {
+            return Err(StartError::ProjectionTwice(P::NAME));
+        }
+        let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
+        self.views.insert(TypeId::of::<P>(), Box::new(view));
+        Ok(())
+    }
+
+    /// Starts the actor of a projection, and returns where it shows its progress.
+    pub(crate) fn start_processor<P: Projection, K: Keeper>(
+        &mut self,
+        floor: Floor,
+        keeper: K,
+        mut sources: Vec<Box<dyn Source<K::Target>>>,
+        twice: &[&'static str],
+    ) -> Result<watch::Receiver<Progress>, StartError> {
+        if let Some(event) = twice.first() {
+            return Err(StartError::HandlerTwice {
+                projection: P::NAME,
+                event,
+            });
+        }
+        if sources.is_empty() {
+            return Err(StartError::NoHandlers(P::NAME));
+        }
+        for source in &mut sources {
+            source.connect(&mut self.topics);
+        }
+        let (position, time) = keeper.checkpoint();
+        let (progress, progress_receiver) = watch::channel(Progress {
+            position,
+            time,
+            state: ConsumerState::CatchingUp,
+            trouble: None,
+        });
+        let wiring = Wiring {
+            name: P::NAME,
+            store: Arc::clone(&self.store),
+            head: self.head.clone(),
+            stopping: self.stopping.subscribe(),
+            progress,
+        };
+        let processor = Processor::new(keeper, sources, wiring);
+        let arbiters = self.arbiters(floor)?;
+        self.processors
+            .push((P::NAME, arbiters.spawn(move || processor.run())));
+        self.projection_gauges
+            .push((P::NAME, progress_receiver.clone()));
+        Ok(progress_receiver)
+    }
+
+    /// The file that table projections keep their views in; none if they live in memory.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn views_path(&self) -> Option<PathBuf> {
+        self.settings
+            .views
+            .clone()
+            .or_else(|| self.store.views_beside())
+    }
+}
+
+impl fmt::Debug for Building {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Building").finish_non_exhaustive()
+    }
+}

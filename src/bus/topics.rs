@@ -1,0 +1,116 @@
+//! The topics of an app, one for each set of events.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::topic::{History, HistoryPage, Topic, TopicStatus};
+use crate::event::{Envelope, EventSet};
+use crate::store::{EventStore, Filter};
+use crate::stream::Position;
+
+/// All topics of an app.
+pub(crate) struct Topics {
+    store: Arc<dyn EventStore>,
+    /// The head of the log when the app started.
+    start: Position,
+    capacity: usize,
+    topics: HashMap<TypeId, Box<dyn AnyTopic>>,
+}
+
+trait AnyTopic: Any + Send + Sync {
+    fn status(&self) -> TopicStatus;
+    fn close(&self);
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<E: Send + Sync + 'static> AnyTopic for Topic<E> {
+    fn status(&self) -> TopicStatus {
+        Topic::status(self)
+    }
+
+    fn close(&self) {
+        Topic::close(self);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Topics {
+    /// How many events a topic retains unless the app says otherwise: several of the largest group commits.
+    pub(crate) const CAPACITY: usize = 16_384;
+
+    pub(crate) fn new(store: Arc<dyn EventStore>, start: Position, capacity: usize) -> Self {
+        Self {
+            store,
+            start,
+            capacity,
+            topics: HashMap::new(),
+        }
+    }
+
+    /// The topic of the events of `S`, made if it does not exist yet.
+    pub(crate) fn of<S: EventSet>(&mut self) -> Topic<S> {
+        if let Some(topic) = self.get() {
+            return topic;
+        }
+        let history = history(Arc::clone(&self.store));
+        let topic = Topic::<S>::with_history(S::CATEGORY, self.capacity, self.start, history);
+        self.topics
+            .insert(TypeId::of::<S>(), Box::new(topic.clone()));
+        topic
+    }
+
+    /// The topic of the events of `S`, if it exists.
+    pub(crate) fn get<S: EventSet>(&self) -> Option<Topic<S>> {
+        self.topics
+            .get(&TypeId::of::<S>())?
+            .as_any()
+            .downcast_ref::<Topic<S>>()
+            .cloned()
+    }
+
+    /// The state of each topic, in the order of their names.
+    pub(crate) fn status(&self) -> Vec<TopicStatus> {
+        let mut status: Vec<_> = self.topics.values().map(|topic| topic.status()).collect();
+        status.sort_unstable_by_key(|topic| topic.name);
+        status
+    }
+
+    /// Tells every subscriber that nothing more will come.
+    pub(crate) fn close(&self) {
+        self.topics.values().for_each(|topic| topic.close());
+    }
+}
+
+impl fmt::Debug for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.topics.values().map(|topic| topic.status().name))
+            .finish()
+    }
+}
+
+/// Reads the events of a topic from the log.
+fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<S> {
+    let filter = Filter::Names(S::NAMES.to_vec());
+    Arc::new(move |after, limit| {
+        let page = store.read_log(after, &filter, limit)?;
+        let codec = store.codec();
+        let events = page.events.into_iter().map(|recorded| {
+            let event = recorded.decode(codec)?;
+            Ok(Envelope {
+                header: recorded.header,
+                event,
+            })
+        });
+        let events = events.collect::<Result<_, crate::event::DecodeError>>()?;
+        Ok(HistoryPage {
+            events,
+            through: page.through,
+        })
+    })
+}

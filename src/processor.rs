@@ -1,0 +1,501 @@
+//! The durable loop behind projections: catch up from the log, go live, keep the checkpoint.
+//!
+//! A processor folds events in commit order, each once. It reads the log in pages until it is level, then joins the
+//! topics' rings; when it falls behind a ring it goes back to the log. What it folds and the position that it has reached
+//! move together, which is the business of its [`Keeper`].
+//!
+//! # A handler that fails
+//! The processor stops before that event, with the reason in its status. It holds up nobody: rings do not wait for it.
+//!
+//! # A log that fails
+//! Reading is tried again with growing pauses, and the status says so; nothing is skipped.
+
+mod source;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tracing::{debug_span, error, warn};
+
+pub(crate) use self::source::{Source, TypedSource};
+use crate::bus::Peek;
+use crate::clock::Timestamp;
+use crate::id::EventId;
+use crate::sequencer::Head;
+use crate::store::{EventStore, Filter, Page, StoreError};
+use crate::stream::{Position, StreamId};
+use crate::telemetry;
+
+/// How many events are read from the log at a time: enough to make the step to a reading thread cheap.
+const PAGE: usize = 2_048;
+
+/// The first and the longest pause before the log is read again after it failed.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Where a processor stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    /// Every event up to here is folded.
+    pub(crate) position: Position,
+    /// When the last folded event was decided.
+    pub(crate) time: Timestamp,
+    pub(crate) state: ConsumerState,
+    /// Why it stopped, or why it tries again.
+    pub(crate) trouble: Option<Arc<Trouble>>,
+}
+
+/// What a consumer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConsumerState {
+    /// It reads events from the log.
+    CatchingUp,
+    /// It gets events as they are committed.
+    Live,
+    /// The log cannot be read; it tries again.
+    Retrying,
+    /// It stopped at an event that it could not handle, or because the app shut down.
+    Stopped,
+}
+
+/// What keeps a consumer from going on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// A handler returned an error or panicked.
+    #[error("it could not handle event {name} {event_id} at position {position} of {stream}")]
+    Handler {
+        /// The event's place in the log.
+        position: Position,
+        /// The event's identity.
+        event_id: EventId,
+        /// The event's stored name.
+        name: String,
+        /// The event's stream.
+        stream: StreamId,
+        /// What the handler says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Log(#[source] StoreError),
+    /// The view cannot be written.
+    #[error("the view cannot be written")]
+    View(#[source] Box<dyn Error + Send + Sync>),
+    /// The framework's own code panicked.
+    #[error("its actor panicked: {0}")]
+    Panicked(String),
+}
+
+/// The text of an error with all its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A part of the events that was folded in one go.
+pub(crate) struct Chunk {
+    /// Every event up to here is folded.
+    pub(crate) through: Position,
+    /// When the last of them was decided, if there was any.
+    pub(crate) time: Option<Timestamp>,
+    /// The event that stopped it.
+    pub(crate) failure: Option<Trouble>,
+}
+
+/// Keeps what a processor folds, together with the position.
+pub(crate) trait Keeper: Send + 'static {
+    /// What handlers fold into.
+    type Target;
+
+    /// How many events may be folded in one go.
+    const CHUNK: usize;
+
+    /// Where the view stands.
+    fn checkpoint(&self) -> (Position, Timestamp);
+
+    /// Lets `fold` change the target, and moves the position with it: both or neither.
+    ///
+    /// # Errors
+    /// The view could not be written; it stands where it stood.
+    fn keep(
+        &mut self,
+        fold: &mut dyn FnMut(&mut Self::Target) -> Chunk,
+    ) -> Result<Chunk, Box<dyn Error + Send + Sync>>;
+
+    /// Writes down the position that was passed without folding anything. Called at the end.
+    ///
+    /// # Errors
+    /// The view could not be written; it stands where it stood.
+    fn close(&mut self, position: Position) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+/// Everything that a processor needs from the app.
+pub(crate) struct Wiring {
+    pub(crate) name: &'static str,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) head: watch::Receiver<Head>,
+    pub(crate) stopping: watch::Receiver<Stopping>,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// How the app wants its processors to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// Not at all.
+    No,
+    /// When they are level with the head, which moves no more.
+    WhenLevel,
+    /// At once, after what they are folding.
+    Now,
+}
+
+/// The loop.
+pub(crate) struct Processor<K: Keeper> {
+    keeper: K,
+    sources: Vec<Box<dyn Source<K::Target>>>,
+    /// Which source handles the events of a name.
+    routes: HashMap<&'static str, usize>,
+    filter: Filter,
+    wiring: Wiring,
+    position: Position,
+    time: Timestamp,
+}
+
+/// Why a step of the loop ends.
+enum Step {
+    /// Level with the rings.
+    Level,
+    /// A ring has moved on without this reader.
+    Behind,
+    /// The app wants it to end.
+    Stop,
+}
+
+impl<K: Keeper> Processor<K> {
+    pub(crate) fn new(keeper: K, sources: Vec<Box<dyn Source<K::Target>>>, wiring: Wiring) -> Self {
+        let mut routes = HashMap::new();
+        for (index, source) in sources.iter().enumerate() {
+            routes.extend(source.names().into_iter().map(|name| (name, index)));
+        }
+        let filter = Filter::Names(routes.keys().copied().collect());
+        let (position, time) = keeper.checkpoint();
+        Self {
+            keeper,
+            sources,
+            routes,
+            filter,
+            wiring,
+            position,
+            time,
+        }
+    }
+
+    /// The processor's life: until the app stops it, or an event does.
+    pub(crate) async fn run(mut self) {
+        let mut ended = self.work().await;
+        if let Err(Trouble::Handler { position, .. }) = &ended {
+            // What was taken back together with the failing event is folded again, up to the one before it.
+            self.leave();
+            if let Err(trouble) = self.catch_up(Some(before(*position))).await {
+                ended = Err(trouble);
+            }
+        }
+        let closed = self.keeper.close(self.position).map_err(Trouble::View);
+        let trouble = ended.and(closed).err();
+        if let Some(trouble) = &trouble {
+            error!(
+                projection = self.wiring.name,
+                error = chain(trouble),
+                "stopped"
+            );
+        }
+        self.report(ConsumerState::Stopped, trouble.map(Arc::new));
+    }
+
+    async fn work(&mut self) -> Result<(), Trouble> {
+        loop {
+            if let Step::Stop = self.catch_up(None).await? {
+                return Ok(());
+            }
+            if let Step::Stop = self.live().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the log until it is level with the rings and has joined them, or up to `last`.
+    async fn catch_up(&mut self, last: Option<Position>) -> Result<Step, Trouble> {
+        self.report(ConsumerState::CatchingUp, None);
+        let mut pause = PAUSES.0;
+        let mut ahead = None;
+        loop {
+            let end = last.unwrap_or_else(|| self.wiring.head.borrow().position);
+            if self.position >= end {
+                if last.is_some() || self.join() {
+                    return Ok(Step::Level);
+                }
+            } else {
+                let page = match ahead.take() {
+                    Some(page) => page,
+                    None => self.read_ahead(self.position),
+                };
+                let page = match page.await.unwrap_or_else(|error| Err(reader_ended(error))) {
+                    Ok(page) => page,
+                    Err(error) => {
+                        warn!(
+                            projection = self.wiring.name,
+                            error = chain(&error),
+                            "the log cannot be read"
+                        );
+                        self.report(ConsumerState::Retrying, Some(Arc::new(Trouble::Log(error))));
+                        if self.pause(pause).await {
+                            return Ok(Step::Stop);
+                        }
+                        pause = (pause * 2).min(PAUSES.1);
+                        continue;
+                    }
+                };
+                if page.through < end {
+                    ahead = Some(self.read_ahead(page.through));
+                }
+                pause = PAUSES.0;
+                self.fold_page(&page, end).await?;
+                self.report(ConsumerState::CatchingUp, None);
+            }
+            if self.must_stop() {
+                return Ok(Step::Stop);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn read_ahead(&self, after: Position) -> tokio::task::JoinHandle<Result<Page, StoreError>> {
+        let (store, filter) = (Arc::clone(&self.wiring.store), self.filter.clone());
+        tokio::task::spawn_blocking(move || store.read_log(after, &filter, PAGE))
+    }
+
+    async fn fold_page(&mut self, page: &Page, end: Position) -> Result<(), Trouble> {
+        // Beyond `end` the store may hold what the sequencer has not published yet; that comes through the rings.
+        let through = page.through.min(end);
+        let known = page
+            .events
+            .partition_point(|event| event.header.position <= through);
+        let events = page.events.get(..known).unwrap_or_default();
+        let codec = self.wiring.store.codec();
+        let mut rest = events;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(K::CHUNK));
+            rest = later;
+            let through = match later.first() {
+                Some(next) => before(next.header.position),
+                None => through,
+            };
+            let (sources, routes) = (&self.sources, &self.routes);
+            let chunk = self.keeper.keep(&mut |target| {
+                let mut chunk = Chunk {
+                    through,
+                    time: None,
+                    failure: None,
+                };
+                for recorded in now {
+                    let source = routes
+                        .get(&*recorded.header.name)
+                        .and_then(|i| sources.get(*i));
+                    let Some(source) = source else { continue };
+                    if let Err(failure) = source.fold_recorded(target, recorded, codec) {
+                        chunk.through = before(recorded.header.position);
+                        chunk.failure = Some(failure);
+                        break;
+                    }
+                    chunk.time = Some(recorded.header.time);
+                }
+                chunk
+            });
+            self.kept(chunk)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes note of what was folded.
+    fn kept(&mut self, chunk: Result<Chunk, Box<dyn Error + Send + Sync>>) -> Result<(), Trouble> {
+        let chunk = chunk.map_err(Trouble::View)?;
+        match chunk.failure {
+            Some(failure) => {
+                (self.position, self.time) = self.keeper.checkpoint();
+                Err(failure)
+            }
+            None => {
+                self.position = self.position.max(chunk.through);
+                self.time = chunk.time.unwrap_or(self.time);
+                Ok(())
+            }
+        }
+    }
+
+    /// Joins all rings behind the current position, or none.
+    fn join(&mut self) -> bool {
+        let position = self.position;
+        if self.sources.iter_mut().all(|source| source.join(position)) {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    fn leave(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.leave());
+    }
+
+    /// Folds what is published, as it is published.
+    async fn live(&mut self) -> Result<Step, Trouble> {
+        self.report(ConsumerState::Live, None);
+        loop {
+            let head = *self.wiring.head.borrow_and_update();
+            while self.position < head.position {
+                if let Step::Behind = self.fold_live(head.position)? {
+                    self.leave();
+                    return Ok(Step::Behind);
+                }
+                self.report(ConsumerState::Live, None);
+                if *self.wiring.stopping.borrow() == Stopping::Now {
+                    return Ok(Step::Stop);
+                }
+                tokio::task::yield_now().await;
+            }
+            if self.must_stop() {
+                return Ok(Step::Stop);
+            }
+            tokio::select! {
+                changed = self.wiring.head.changed() => {
+                    // The sequencer is gone, and with it everything that could still come.
+                    if changed.is_err() { self.wiring.stopping.changed().await.ok(); }
+                }
+                _ = self.wiring.stopping.changed() => {}
+            }
+        }
+    }
+
+    /// Folds a chunk of what the rings hold up to `head`, merged in commit order.
+    fn fold_live(&mut self, head: Position) -> Result<Step, Trouble> {
+        let _span = debug_span!(telemetry::FOLD, projection = self.wiring.name).entered();
+        let (sources, position) = (&mut self.sources, self.position);
+        let mut behind = false;
+        let chunk = self.keeper.keep(&mut |target| {
+            let mut chunk = Chunk {
+                through: position,
+                time: None,
+                failure: None,
+            };
+            let mut room = K::CHUNK;
+            while room > 0 && chunk.failure.is_none() {
+                match earliest(sources, head) {
+                    Earliest::Lagged => {
+                        behind = true;
+                        break;
+                    }
+                    Earliest::None => {
+                        chunk.through = head;
+                        break;
+                    }
+                    Earliest::Source { index, until } => {
+                        if let Some(source) = sources.get_mut(index) {
+                            source.fold_live(target, until, &mut room, &mut chunk);
+                        }
+                    }
+                }
+            }
+            chunk
+        });
+        self.kept(chunk)?;
+        Ok(if behind { Step::Behind } else { Step::Level })
+    }
+
+    /// Whether the app wants it to end here.
+    fn must_stop(&self) -> bool {
+        match *self.wiring.stopping.borrow() {
+            Stopping::No => false,
+            Stopping::WhenLevel => self.position >= self.wiring.head.borrow().position,
+            Stopping::Now => true,
+        }
+    }
+
+    /// Waits; true if the app wants it to end.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            _ = self.wiring.stopping.wait_for(|stopping| *stopping != Stopping::No) => true,
+        }
+    }
+
+    fn report(&self, state: ConsumerState, trouble: Option<Arc<Trouble>>) {
+        let (position, time) = (self.position, self.time);
+        self.wiring.progress.send_replace(Progress {
+            position,
+            time,
+            state,
+            trouble,
+        });
+    }
+}
+
+/// Which source holds the earliest event up to `head`.
+enum Earliest {
+    /// One has been overtaken by its ring: what it missed may be earlier than what the others show.
+    Lagged,
+    None,
+    Source {
+        index: usize,
+        /// The last position before another source's earliest event.
+        until: Position,
+    },
+}
+
+fn earliest<T>(sources: &mut [Box<dyn Source<T>>], head: Position) -> Earliest {
+    let (mut first, mut until) = (None, head);
+    for (index, source) in sources.iter_mut().enumerate() {
+        let position = match source.peek() {
+            Peek::Lagged => return Earliest::Lagged,
+            Peek::Empty => continue,
+            Peek::Next(position) if position > head => continue,
+            Peek::Next(position) => position,
+        };
+        match first {
+            Some((_, earlier)) if earlier < position => until = until.min(before(position)),
+            Some((_, later)) => {
+                until = until.min(before(later));
+                first = Some((index, position));
+            }
+            None => first = Some((index, position)),
+        }
+    }
+    match first {
+        Some((index, _)) => Earliest::Source { index, until },
+        None => Earliest::None,
+    }
+}
+
+fn before(position: Position) -> Position {
+    Position::new(position.as_u64().saturating_sub(1))
+}
+
+fn reader_ended(error: tokio::task::JoinError) -> StoreError {
+    StoreError::Failed {
+        place: "the log".into(),
+        source: error.into(),
+    }
+}

@@ -1,0 +1,221 @@
+//! Views in memory.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+
+use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached};
+use crate::app::{Building, Floor, StartError};
+use crate::clock::Timestamp;
+use crate::event::{Header, MemberOf};
+use crate::processor::{Chunk, Keeper, Progress};
+use crate::projection::HandlerOutcome;
+use crate::stream::Position;
+
+/// A view in memory: the projection itself, read while it folds.
+#[derive(Debug, Clone, Copy)]
+pub struct InMemory;
+
+impl Storage for InMemory {
+    type View<P: Projection<Storage = Self>> = View<P>;
+}
+
+impl private::Storage for InMemory {
+    type Target<P: Send + Sync + 'static> = P;
+
+    fn start<P: Projection<Storage = Self>>(
+        projection: P,
+        building: &mut Building,
+    ) -> Result<View<P>, StartError> {
+        let Handlers { sources, twice, .. } = Handlers::<P, Self>::of_projection();
+        let folded = Arc::new(RwLock::new(Folded {
+            projection,
+            position: Position::START,
+            time: Timestamp::default(),
+        }));
+        let keeper = MemoryKeeper {
+            folded: Arc::clone(&folded),
+        };
+        let progress =
+            building.start_processor::<P, _>(Floor::Projections, keeper, sources, &twice)?;
+        Ok(View { folded, progress })
+    }
+}
+
+impl<P: Projection<Storage = InMemory>> Handlers<P, InMemory> {
+    /// Folds each event of type `E` with `handler`, which gets the view, the event and its header.
+    pub fn on<E, R>(
+        &mut self,
+        handler: impl Fn(&mut P, &E, &Header) -> R + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        E: MemberOf,
+        R: HandlerOutcome,
+    {
+        self.add(move |view: &mut P, event: &E, header: &Header| {
+            handler(view, event, header).into_result()
+        })
+    }
+}
+
+struct Folded<P> {
+    projection: P,
+    position: Position,
+    time: Timestamp,
+}
+
+struct MemoryKeeper<P> {
+    folded: Arc<RwLock<Folded<P>>>,
+}
+
+impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
+    type Target = P;
+
+    /// How long a reader may have to wait for the fold: some tens of microseconds.
+    const CHUNK: usize = 256;
+
+    fn checkpoint(&self) -> (Position, Timestamp) {
+        let folded = self.folded.read();
+        (folded.position, folded.time)
+    }
+
+    fn keep(
+        &mut self,
+        fold: &mut dyn FnMut(&mut P) -> Chunk,
+    ) -> Result<Chunk, Box<dyn Error + Send + Sync>> {
+        let mut folded = self.folded.write();
+        let chunk = fold(&mut folded.projection);
+        folded.position = folded.position.max(chunk.through);
+        folded.time = chunk.time.unwrap_or(folded.time);
+        Ok(chunk)
+    }
+
+    fn close(&mut self, _: Position) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+/// A view in memory, as the rest of the program reads it. Cloning is cheap.
+pub struct View<P> {
+    folded: Arc<RwLock<Folded<P>>>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl<P> Clone for View<P> {
+    fn clone(&self) -> Self {
+        Self {
+            folded: Arc::clone(&self.folded),
+            progress: self.progress.clone(),
+        }
+    }
+}
+
+impl<P: Projection> fmt::Debug for View<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let position = self.progress.borrow().position;
+        f.debug_struct("View")
+            .field("name", &P::NAME)
+            .field("position", &position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Projection> View<P> {
+    /// The view as it stands, which may be behind the log.
+    ///
+    /// While the guard lives the projection cannot fold: read what you need and drop it.
+    pub fn read(&self) -> ViewRef<'_, P> {
+        ViewRef {
+            folded: self.folded.read(),
+        }
+    }
+
+    /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
+    /// [`timeout`](AtLeast::timeout).
+    ///
+    /// # Errors
+    /// - [`ViewError::TimedOut`]: the projection is further behind; ask again, or look at the app's status.
+    /// - [`ViewError::Stopped`]: it stopped before the position.
+    ///
+    /// # Cancel safety
+    /// Waiting changes nothing; it can be dropped at any time.
+    pub fn at_least(&self, position: Position) -> AtLeast<'_, P> {
+        AtLeast {
+            view: self,
+            position,
+            patience: PATIENCE,
+        }
+    }
+}
+
+/// A read that waits for its position; await it.
+#[must_use = "a read does nothing unless it is awaited"]
+pub struct AtLeast<'a, P> {
+    view: &'a View<P>,
+    position: Position,
+    patience: Duration,
+}
+
+impl<P> AtLeast<'_, P> {
+    /// Waits for this long at most.
+    pub fn timeout(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl<P> fmt::Debug for AtLeast<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtLeast")
+            .field("position", &self.position)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, P: Projection> IntoFuture for AtLeast<'a, P> {
+    type Output = Result<ViewRef<'a, P>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let progress = self.view.progress.clone();
+            reached(P::NAME, progress, self.position, self.patience).await?;
+            Ok(self.view.read())
+        })
+    }
+}
+
+/// A view that is being read. Dereferences to the projection.
+pub struct ViewRef<'a, P> {
+    folded: RwLockReadGuard<'a, Folded<P>>,
+}
+
+impl<P> ViewRef<'_, P> {
+    /// The position up to which every event is folded into what is read here.
+    pub fn position(&self) -> Position {
+        self.folded.position
+    }
+}
+
+impl<P> Deref for ViewRef<'_, P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.folded.projection
+    }
+}
+
+impl<P> fmt::Debug for ViewRef<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewRef")
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}
