@@ -12,6 +12,8 @@ mod projection;
 mod store;
 mod stream;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use aggregate::{Aggregate, IntoDecision};
 pub use clock::{Clock, SystemClock, Timestamp};
