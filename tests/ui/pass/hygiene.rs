@@ -1,5 +1,10 @@
 //! A crate that has names of its own for everything that the macros' code needs.
-#![allow(dead_code, non_camel_case_types, non_upper_case_globals)]
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    non_upper_case_globals,
+    unused_imports
+)]
 
 use serde::{Deserialize, Serialize};
 use tidings::{aggregate, projection};
@@ -65,7 +70,7 @@ use domain::{Light, Lit, PutOut};
 use shadows::*;
 
 #[derive(Default)]
-struct Lamp {
+pub struct Lamp {
     lit: bool,
 }
 

@@ -44,7 +44,7 @@ fn main() {
 
     mod inner {
         #[derive(Default)]
-        pub struct Door;
+        pub(super) struct Door;
 
         #[tidings::aggregate(category = "door", events = pub(super) DoorEvent)]
         impl Door {
