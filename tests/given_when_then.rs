@@ -197,6 +197,7 @@ fn the_context_is_what_the_test_says() {
 
 /// `test` must panic with exactly `message`.
 #[track_caller]
+#[expect(clippy::expect_used, reason = "this is how a test fails")]
 fn fails(test: impl FnOnce(), message: &str) {
     let panic = catch_unwind(AssertUnwindSafe(test)).expect_err("it should have failed");
     let found = panic.downcast_ref::<String>().expect("a formatted message");
@@ -387,9 +388,10 @@ fn a_failure_stands_at_the_line_of_the_test() {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if std::thread::current().id() == thread {
-            *seen.lock().expect("no panic inside") = info
-                .location()
-                .map(|place| (place.file().to_owned(), place.line()));
+            let place = info.location().map(|at| (at.file().to_owned(), at.line()));
+            *seen.lock().expect("no panic inside") = place;
+        } else {
+            previous(info);
         }
     }));
     let line = line!() + 3;

@@ -79,15 +79,9 @@ impl Account {
     }
 
     #[command]
-    fn all_in_one(
-        &self,
-        _: AllInOne,
-    ) -> Result<Vec<(AccountEvent, Option<[Deposited; 1]>)>, Refused> {
+    fn all_in_one(&self, _: AllInOne) -> Result<Vec<(AccountEvent, Option<Deposited>)>, Refused> {
         Ok(vec![
-            (
-                Withdrawn { cents: 1 }.into(),
-                Some([Deposited { cents: 2 }]),
-            ),
+            (Withdrawn { cents: 1 }.into(), Some(Deposited { cents: 2 })),
             (Withdrawn { cents: 3 }.into(), None),
         ])
     }
@@ -118,11 +112,12 @@ impl Account {
     }
 
     #[apply]
-    fn withdrawn(&mut self, event: &Withdrawn) -> () {
+    fn withdrawn(&mut self, event: &Withdrawn) {
         self.cents -= event.cents;
     }
 }
 
+#[expect(clippy::expect_used, reason = "this is how a test fails")]
 fn context() -> Context {
     let stream = StreamId::new("account", "1").expect("a valid id");
     Context::new(
