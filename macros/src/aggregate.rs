@@ -98,7 +98,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         decided: Vec::new(),
     };
     let mut seen = Vec::new();
-    KEYS.parse(arguments, &mut seen, errors, |key, input| {
+    let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
         match key {
             "category" => model.category = category(input)?,
             "events" => {
@@ -114,7 +114,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         Ok(())
     });
     for key in ["category", "events"] {
-        if !seen.iter().any(|seen| seen == key) {
+        if only_keys && !seen.iter().any(|seen| seen == key) {
             KEYS.missing(Span::call_site(), key, errors);
         }
     }

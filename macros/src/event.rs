@@ -51,7 +51,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
             malformed = true;
             continue;
         };
-        KEYS.parse(
+        malformed |= !KEYS.parse(
             list.tokens.clone(),
             &mut seen,
             errors,

@@ -22,23 +22,27 @@ impl Keys {
     /// Parses `tokens` key by key. `value` reads what follows the key's name and says whether it could.
     ///
     /// `seen` are the keys of earlier attributes of the same kind; a mistake in one key does not hide those in others.
+    /// False if there is something that is no key: a key that seems to be missing may be meant by it.
     pub(crate) fn parse(
         &self,
         tokens: TokenStream,
         seen: &mut Vec<Ident>,
         errors: &mut Errors,
         mut value: impl FnMut(&str, ParseStream<'_>) -> syn::Result<()>,
-    ) {
+    ) -> bool {
+        let mut only_keys = true;
         let parser = |input: ParseStream<'_>| {
             while !input.is_empty() {
-                self.parse_one(input, seen, errors, &mut value)?;
+                only_keys &= self.parse_one(input, seen, errors, &mut value)?;
                 skip_to_comma(input)?;
             }
             Ok(())
         };
         if let Err(error) = parser.parse2(tokens) {
             errors.push(error);
+            return false;
         }
+        only_keys
     }
 
     fn parse_one(
@@ -47,14 +51,14 @@ impl Keys {
         seen: &mut Vec<Ident>,
         errors: &mut Errors,
         value: &mut impl FnMut(&str, ParseStream<'_>) -> syn::Result<()>,
-    ) -> syn::Result<()> {
+    ) -> syn::Result<bool> {
         if !input.peek(Ident::peek_any) {
             let found: TokenTree = input.parse()?;
             errors.at(
                 found,
                 format_args!("`{}` takes {}", self.attribute, self.list()),
             );
-            return Ok(());
+            return Ok(false);
         }
         let key = input.call(Ident::parse_any)?;
         let Some((name, example)) = self.known.iter().find(|(name, _)| key == name) else {
@@ -70,21 +74,21 @@ impl Keys {
                     self.list()
                 ),
             );
-            return Ok(());
+            return Ok(true);
         };
         if seen.contains(&key) {
             errors.at(
                 &key,
                 format_args!("`{key}` is given twice: remove one of them"),
             );
-            return Ok(());
+            return Ok(true);
         }
         let span = key.span();
         seen.push(key);
         let is_list = example.contains('(');
         if is_list != input.peek(syn::token::Paren) || is_list == input.peek(Token![=]) {
             errors.span(span, format_args!("write `{example}`"));
-            return Ok(());
+            return Ok(true);
         }
         if !is_list {
             input.parse::<Token![=]>()?;
@@ -108,7 +112,7 @@ impl Keys {
                 format_args!("expected `,` before this: write `{example}`"),
             );
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The error for a key that must be there; `others` says how the attribute looks with it.

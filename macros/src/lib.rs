@@ -1,4 +1,8 @@
-//! The derive and attribute macros of Tidings; use them through the crate `tidings`.
+//! The derive and attribute macros of Tidings; use them through the crate `tidings`, which re-exports them.
+//!
+//! Each works in four steps: the attribute and the item are parsed, made into a model, checked, and expanded. All mistakes
+//! are reported at once, each where it was made; the types and implementations are written in any case, so that code
+//! that uses them does not add errors of its own.
 
 mod aggregate;
 mod command;
@@ -11,25 +15,203 @@ mod projection;
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
 
-/// Event.
+/// Makes a struct or an enum an event: implements `tidings::Event`.
+///
+/// The type must also be `Serialize` and `DeserializeOwned`, and cannot be generic.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::Event;
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "account.deposited", version = 2)]
+/// struct Deposited {
+///     cents: i64,
+/// }
+///
+/// assert_eq!((Deposited::NAME, Deposited::VERSION), ("account.deposited", 2));
+/// ```
+///
+/// # Keys of `#[event(…)]`
+/// - `name = "account.deposited"`: the name in the log. It stands apart from the Rust name, so that the type can be
+///   renamed; it must never change itself.
+/// - `version = 2`: the version of the payload's shape, from 1, which is also the default.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_derive(Event, attributes(event))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
 }
 
-/// Command.
+/// Makes a type a command: implements `tidings::Command`, whose `NAME` is the name of the type.
+///
+/// The type must also be `Clone`, since a command is decided again if the commit that it relied on fails, and cannot be
+/// generic.
+///
+/// ```
+/// use tidings::Command;
+///
+/// #[derive(Command, Clone)]
+/// struct Withdraw {
+///     cents: i64,
+/// }
+///
+/// assert_eq!(Withdraw::NAME, "Withdraw");
+/// ```
+///
+/// # Keys of `#[command(…)]`
+/// - `crate = path`: where to find the crate, if not at `::tidings`. The attribute is needed for nothing else.
 #[proc_macro_derive(Command, attributes(command))]
 pub fn derive_command(input: TokenStream) -> TokenStream {
     command::derive(&parse_macro_input!(input)).into()
 }
 
-/// Aggregate.
+/// Makes the type of an `impl` block an aggregate, from the block's `#[command]` and `#[apply]` methods.
+///
+/// The type itself must be `Default`: that is the state before the first event. Events and commands must be of the same
+/// crate, and each belongs to one aggregate. Methods without an attribute stay as they are.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Aggregate, Command, Context, Event, aggregate};
+///
+/// #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// #[event(name = "account.withdrawn")]
+/// struct Withdrawn {
+///     cents: i64,
+///     at: u64,
+/// }
+///
+/// #[derive(Command, Clone)]
+/// struct Withdraw {
+///     cents: i64,
+/// }
+///
+/// #[derive(Debug)]
+/// struct Overdrawn;
+/// # impl std::fmt::Display for Overdrawn {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("overdrawn") }
+/// # }
+/// # impl std::error::Error for Overdrawn {}
+///
+/// #[derive(Default)]
+/// struct Account {
+///     cents: i64,
+/// }
+///
+/// #[aggregate(category = "account", events = AccountEvent, error = Overdrawn, derive(Clone, PartialEq))]
+/// impl Account {
+///     #[command]
+///     fn withdraw(&self, command: Withdraw, context: &Context) -> Result<Withdrawn, Overdrawn> {
+///         if command.cents > self.cents {
+///             return Err(Overdrawn);
+///         }
+///         Ok(Withdrawn { cents: command.cents, at: context.time.as_micros() })
+///     }
+///
+///     #[apply]
+///     fn withdrawn(&mut self, event: &Withdrawn) {
+///         self.cents -= event.cents;
+///     }
+/// }
+///
+/// let mut account = Account { cents: 100 };
+/// let event = AccountEvent::from(Withdrawn { cents: 40, at: 0 });
+/// account.apply(&event);
+/// assert_eq!(account.cents, 60);
+/// assert_eq!(Withdrawn::try_from(event), Ok(Withdrawn { cents: 40, at: 0 }));
+/// ```
+///
+/// # Methods
+/// - `#[command] fn withdraw(&self, command: Withdraw) -> …`, if need be with a further argument `context: &Context`,
+///   decides a command. It returns one event, several as a tuple, array or `Vec`, perhaps one as an `Option`, none as
+///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
+/// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
+///
+/// # What it writes
+/// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
+///   `TryFrom` to each, which gives the value back if it is another event. Its `Debug` names the event and leaves out the
+///   payload.
+/// - `enum AccountCommand` in the same way, named after the aggregate, and `SentTo` for each command.
+/// - `Aggregate`, with a `decide` and an `apply` that call the methods.
+/// - For each event, that it is a `MemberOf` the enum and may be returned by the command handlers.
+///
+/// Two events with one stored name do not compile.
+///
+/// # Keys
+/// - `category = "account"`: the category of the streams, without a hyphen. It stands in the log and must never change.
+/// - `events = AccountEvent`: the name of the enum, if need be with a visibility, as in `events = pub(crate) AccountEvent`;
+///   both enums are `pub` otherwise.
+/// - `error = BankError`: why commands are rejected; `Infallible` otherwise.
+/// - `derive(Clone, PartialEq)`: derives for the enum of events; each event needs them too.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
 pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
     aggregate::expand(arguments.into(), item.into()).into()
 }
 
-/// Projection.
+/// Makes the type of an `impl` block a projection, from the block's `#[on]` methods: implements `tidings::Projection`.
+///
+/// Events may come from any number of aggregates. Methods without an attribute stay as they are.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings::{Event, aggregate};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "account.deposited")]
+/// # struct Deposited { cents: i64 }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "account.withdrawn")]
+/// # struct Withdrawn { cents: i64 }
+/// # #[derive(Default)]
+/// # struct Account;
+/// # #[aggregate(category = "account", events = AccountEvent)]
+/// # impl Account {
+/// #     #[apply]
+/// #     fn deposited(&mut self, _: &Deposited) {}
+/// #     #[apply]
+/// #     fn withdrawn(&mut self, _: &Withdrawn) {}
+/// # }
+/// use std::collections::HashMap;
+///
+/// use tidings::{Header, projection};
+///
+/// #[derive(Default)]
+/// struct Balances {
+///     by_account: HashMap<String, i64>,
+///     withdrawals: usize,
+/// }
+///
+/// #[projection(name = "balances", version = 1)]
+/// impl Balances {
+///     #[on]
+///     fn deposited(&mut self, event: &Deposited, header: &Header) {
+///         *self.by_account.entry(header.stream.id().to_owned()).or_default() += event.cents;
+///     }
+///
+///     #[on]
+///     fn withdrawn(&mut self, _: &Withdrawn) {
+///         self.withdrawals += 1;
+///     }
+///
+///     fn of(&self, account: &str) -> Option<i64> {
+///         self.by_account.get(account).copied()
+///     }
+/// }
+/// ```
+///
+/// # Methods
+/// - In memory: `#[on] fn deposited(&mut self, event: &Deposited)`, if need be with a further argument `header: &Header`.
+/// - In tables, which `schema` creates: `#[on] fn deposited(&self, tx: &Transaction<'_>, event: &Deposited)`, and again
+///   `header: &Header`. What it writes through the transaction is committed together with the projection's checkpoint.
+///
+/// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
+///
+/// # Keys
+/// - `name = "balances"`: its checkpoint is kept under it, so it must never change.
+/// - `version = 1`: raise it when the handlers or the tables change, and the view is built anew; 1 if it is not given.
+/// - `schema = "CREATE TABLE …"`: the tables of the view, as text or as an expression such as `include_str!("view.sql")`.
+///   Needs the feature `sqlite` of the crate.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
 pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
     projection::expand(arguments.into(), item.into()).into()

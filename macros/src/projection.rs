@@ -70,7 +70,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         handlers: Vec::new(),
     };
     let mut seen = Vec::new();
-    KEYS.parse(arguments, &mut seen, errors, |key, input| {
+    let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
         match key {
             "name" => model.name = keys::text(input, "name")?,
             "version" => model.version = keys::version(input)?,
@@ -79,7 +79,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         }
         Ok(())
     });
-    if !seen.iter().any(|seen| seen == "name") {
+    if only_keys && !seen.iter().any(|seen| seen == "name") {
         KEYS.missing(Span::call_site(), "name", errors);
     }
     model

@@ -222,12 +222,14 @@ fn each_event(model: &Model) -> impl Iterator<Item = TokenStream> {
         .map(move |(index, applied)| {
             let (variant, event) = (&applied.variant, &applied.event);
             let index = Literal::usize_unsuffixed(index);
+            // Spans the event, so that an error about one that is more public than its set stands there.
+            let set = quote_spanned!(event.span()=> type Set = #events;);
             let other_ref = (!alone).then(|| quote!(_ => ::core::option::Option::None,));
             let other = (!alone).then(|| quote!(__other => ::core::result::Result::Err(__other),));
             quote! {
                 #[automatically_derived]
                 impl #krate::MemberOf for #event {
-                    type Set = #events;
+                    #set
                     const INDEX: ::core::primitive::usize = #index;
                     fn from_set(__set: &#events) -> ::core::option::Option<&Self> {
                         match __set {
@@ -275,10 +277,12 @@ fn each_command(model: &Model) -> impl Iterator<Item = TokenStream> {
     } = model;
     model.decided.iter().map(move |decided| {
         let (variant, command) = (&decided.variant, &decided.command);
+        // Spans the command, so that an error about a command that is more public than its aggregate stands there.
+        let sent_to = quote_spanned!(command.span()=> type Aggregate = #aggregate;);
         quote! {
             #[automatically_derived]
             impl #krate::SentTo for #command {
-                type Aggregate = #aggregate;
+                #sent_to
             }
             #[automatically_derived]
             impl ::core::convert::From<#command> for #commands {
@@ -318,12 +322,15 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
     } else {
         quote!(match __command { #(#command_names,)* })
     };
+    let types = quote_spanned! {events.span()=>
+        type Event = #events;
+        type Command = #commands;
+    };
     quote! {
         #[automatically_derived]
         impl #krate::Aggregate for #aggregate {
             const CATEGORY: &'static ::core::primitive::str = #category;
-            type Event = #events;
-            type Command = #commands;
+            #types
             type Error = #error;
             fn decide(
                 &self,

@@ -1,0 +1,113 @@
+//! A crate that has names of its own for everything that the macros' code needs.
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    non_upper_case_globals,
+    unused_imports
+)]
+
+use serde::{Deserialize, Serialize};
+use tidings::{aggregate, projection};
+
+mod shadows {
+    pub struct Result;
+    pub struct Option;
+    pub struct Vec;
+    pub struct String;
+    pub struct Box;
+    pub struct str;
+    pub struct u8;
+    pub struct u32;
+    pub struct usize;
+    pub trait Clone {}
+    pub trait Debug {}
+    pub trait From {}
+    pub trait TryFrom {}
+    pub trait Into {}
+    pub trait Aggregate {}
+    pub trait EventSet {}
+    pub trait IntoDecision {}
+    pub trait MemberOf {}
+    pub trait Projection {}
+    pub trait SentTo {}
+    pub struct Context;
+    pub struct Codec;
+    pub struct Header;
+    pub struct Handlers;
+    pub struct InMemory;
+    pub const Ok: () = ();
+    pub const Err: () = ();
+    pub const Some: () = ();
+    pub const None: () = ();
+    pub const command: () = ();
+    pub const context: () = ();
+    pub const event: () = ();
+    pub const events: () = ();
+    pub const header: () = ();
+    pub const view: () = ();
+}
+
+mod core {}
+mod std {}
+mod tidings_macros {}
+
+mod domain {
+    use super::*;
+
+    #[derive(tidings::Event, Serialize, Deserialize)]
+    #[event(name = "lamp.lit")]
+    pub struct Lit;
+
+    #[derive(tidings::Event, Serialize, Deserialize)]
+    #[event(name = "lamp.put_out")]
+    pub struct PutOut;
+
+    #[derive(tidings::Command, ::core::clone::Clone)]
+    pub struct Light;
+}
+
+use domain::{Light, Lit, PutOut};
+use shadows::*;
+
+#[derive(Default)]
+pub struct Lamp {
+    lit: bool,
+}
+
+#[aggregate(category = "lamp", events = LampEvent)]
+impl Lamp {
+    #[command]
+    fn decide(&self, _: Light, _: &tidings::Context) -> ::core::option::Option<(Lit, PutOut)> {
+        ::core::option::Option::None
+    }
+
+    #[apply]
+    fn apply(&mut self, _: &Lit) {
+        self.lit = true;
+    }
+
+    #[apply]
+    fn command_name(&mut self, _: &PutOut) {
+        self.lit = false;
+    }
+}
+
+#[derive(Default)]
+struct Lamps;
+
+#[projection(name = "lamps")]
+impl Lamps {
+    #[on]
+    fn handlers(
+        &mut self,
+        _: &Lit,
+        _: &tidings::Header,
+    ) -> ::core::result::Result<(), ::std::fmt::Error> {
+        ::core::result::Result::Ok(())
+    }
+
+    #[on]
+    fn put_out(&mut self, _: &PutOut) {}
+}
+
+fn main() {}

@@ -1,0 +1,46 @@
+//! The crate under another name: re-exported from a module, with nothing in scope that is called `tidings`.
+mod framework {
+    pub mod events {
+        pub use tidings::*;
+    }
+}
+
+use serde::{Deserialize, Serialize};
+
+mod tidings {}
+
+#[derive(framework::events::Event, Serialize, Deserialize)]
+#[event(name = "lamp.lit", crate = crate::framework::events)]
+struct Lit;
+
+#[derive(framework::events::Command, Clone)]
+#[command(crate = framework::events)]
+struct Light;
+
+#[derive(Default)]
+struct Lamp;
+
+#[framework::events::aggregate(category = "lamp", events = LampEvent, crate = framework::events)]
+impl Lamp {
+    #[command]
+    fn light(&self, _: Light) -> Lit {
+        Lit
+    }
+
+    #[apply]
+    fn lit(&mut self, _: &Lit) {}
+}
+
+struct Lamps;
+
+#[framework::events::projection(name = "lamps", crate = framework::events)]
+impl Lamps {
+    #[on]
+    fn lit(&mut self, _: &Lit) {}
+}
+
+fn main() {
+    use framework::events::Aggregate as _;
+
+    Lamp.apply(&Lit.into());
+}
