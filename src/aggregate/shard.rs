@@ -82,8 +82,10 @@ pub(crate) struct Incoming<A: Aggregate> {
     pub(crate) command: A::Command,
     pub(crate) command_id: CommandId,
     pub(crate) lookup: Lookup,
-    pub(crate) correlation_id: CorrelationId,
-    pub(crate) causation_id: CausationId,
+    /// None begins a story with this command.
+    pub(crate) correlation_id: Option<CorrelationId>,
+    /// None makes the command itself the cause of its events.
+    pub(crate) causation_id: Option<CausationId>,
     pub(crate) metadata: Metadata,
     pub(crate) reply: oneshot::Sender<Result<Receipt, SendError<A::Error>>>,
     /// The sender's span.
@@ -93,6 +95,15 @@ pub(crate) struct Incoming<A: Aggregate> {
 }
 
 impl<A: Aggregate> Incoming<A> {
+    fn context(&self, time: Timestamp) -> Context {
+        let (stream, command_id) = (self.stream.clone(), self.command_id);
+        let mut context = Context::new(stream, time, command_id);
+        context.correlation_id = self.correlation_id.unwrap_or(context.correlation_id);
+        context.causation_id = self.causation_id.unwrap_or(context.causation_id);
+        context.metadata = self.metadata.clone();
+        context
+    }
+
     pub(super) fn answer(self, answer: Result<Receipt, SendError<A::Error>>) {
         // A caller that stopped waiting does not want the answer.
         let _ = self.reply.send(answer);
@@ -124,7 +135,7 @@ pub(crate) struct Shard<A: Aggregate> {
     entries: HashMap<StreamId, Entry<A>>,
     desk: Desk<A>,
     limits: Limits,
-    commands: mpsc::Receiver<Incoming<A>>,
+    commands: mpsc::Receiver<Box<Incoming<A>>>,
     closing: watch::Receiver<bool>,
     settled: mpsc::Receiver<Settled<A>>,
     found: mpsc::Receiver<Found<A>>,
@@ -154,8 +165,8 @@ struct Entry<A: Aggregate> {
 /// The commands that wait for one aggregate.
 struct Queue<A: Aggregate> {
     /// Decided on a lost state; they come before the others.
-    again: VecDeque<Incoming<A>>,
-    commands: VecDeque<Incoming<A>>,
+    again: VecDeque<Box<Incoming<A>>>,
+    commands: VecDeque<Box<Incoming<A>>>,
     /// An errand for it is wanted or runs.
     errand: bool,
     /// It goes on when this turn has come back.
@@ -174,11 +185,11 @@ impl<A: Aggregate> Default for Queue<A> {
 }
 
 impl<A: Aggregate> Queue<A> {
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Incoming<A>> {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Box<Incoming<A>>> {
         self.again.iter_mut().chain(&mut self.commands)
     }
 
-    fn pop(&mut self) -> Option<Incoming<A>> {
+    fn pop(&mut self) -> Option<Box<Incoming<A>>> {
         self.again.pop_front().or_else(|| self.commands.pop_front())
     }
 
@@ -186,7 +197,7 @@ impl<A: Aggregate> Queue<A> {
     fn take_known(
         &mut self,
         ids: &HashMap<CommandId, crate::store::KnownCommand>,
-        mut each: impl FnMut(Incoming<A>),
+        mut each: impl FnMut(Box<Incoming<A>>),
     ) {
         for queue in [&mut self.again, &mut self.commands] {
             for _ in 0..queue.len() {
@@ -210,7 +221,7 @@ impl<A: Aggregate> Shard<A> {
     )]
     pub(crate) fn new(
         limits: Limits,
-        commands: mpsc::Receiver<Incoming<A>>,
+        commands: mpsc::Receiver<Box<Incoming<A>>>,
         closing: watch::Receiver<bool>,
         store: Arc<dyn EventStore>,
         sequencer: SequencerInbox,
@@ -319,7 +330,7 @@ impl<A: Aggregate> Shard<A> {
     }
 
     /// Decides a command, or lets it wait behind what its aggregate waits for.
-    fn accept(&mut self, incoming: Incoming<A>, touched: u64) {
+    fn accept(&mut self, incoming: Box<Incoming<A>>, touched: u64) {
         if let Some(entry) = self.entries.get_mut(&incoming.stream) {
             entry.touched = touched;
             if let Some(queue) = &mut entry.queue {
@@ -565,27 +576,20 @@ impl<A: Aggregate> Desk<A> {
     }
 
     /// Decides a command against the live state of its aggregate, and applies what it decided.
-    fn decide(&mut self, entry: &mut Entry<A>, incoming: Incoming<A>) {
+    fn decide(&mut self, entry: &mut Entry<A>, incoming: Box<Incoming<A>>) {
         let Some(live) = &mut entry.live else { return };
+        self.decisions += 1;
+        let context = incoming.context(self.now);
         let _span = debug_span!(
             parent: &incoming.span,
             telemetry::COMMAND,
             command = A::command_name(&incoming.command),
-            stream = %incoming.stream,
-            command_id = %incoming.command_id,
-            correlation_id = %incoming.correlation_id,
-            causation_id = %incoming.causation_id,
+            stream = %context.stream,
+            command_id = %context.command_id,
+            correlation_id = %context.correlation_id,
+            causation_id = %context.causation_id,
         )
         .entered();
-        self.decisions += 1;
-        let context = Context {
-            stream: incoming.stream.clone(),
-            time: self.now,
-            command_id: incoming.command_id,
-            correlation_id: incoming.correlation_id,
-            causation_id: incoming.causation_id,
-            metadata: incoming.metadata.clone(),
-        };
         let mut events = Vec::new();
         let decision = Panic::catch(|| {
             live.aggregate

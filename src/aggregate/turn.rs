@@ -15,7 +15,7 @@ use crate::stream::{StreamId, Version};
 
 /// A command that was decided, with what it became if its commit goes through.
 pub(super) struct Decided<A: Aggregate> {
-    pub(super) incoming: Incoming<A>,
+    pub(super) incoming: Box<Incoming<A>>,
     /// The stream's version after it.
     pub(super) version: Version,
     pub(super) verdict: Verdict<A>,
@@ -40,12 +40,12 @@ pub(super) struct DecidedTurn<A: Aggregate> {
 /// How a decided command ended.
 pub(super) enum Ended<A: Aggregate> {
     Answered {
-        incoming: Incoming<A>,
+        incoming: Box<Incoming<A>>,
         answer: Result<Receipt, SendError<A::Error>>,
         lost: bool,
     },
     /// Its commit was refused, because the state that it was decided on is not the log's.
-    Stale(Incoming<A>),
+    Stale(Box<Incoming<A>>),
 }
 
 /// What a shard gets back when a turn has ended.
@@ -58,7 +58,7 @@ pub(super) struct Settled<A: Aggregate> {
 pub(super) struct Failure<A: Aggregate> {
     pub(super) stream: StreamId,
     /// The command to decide again, unless its caller has been answered.
-    pub(super) again: Option<Incoming<A>>,
+    pub(super) again: Option<Box<Incoming<A>>>,
 }
 
 impl<A: Aggregate> Turn for DecidedTurn<A> {

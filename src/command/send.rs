@@ -15,7 +15,7 @@ use crate::aggregate::directory::Directory;
 use crate::aggregate::shard::{Incoming, Lookup};
 use crate::event::{Header, Metadata};
 use crate::id::{CausationId, CommandId, CorrelationId};
-use crate::stream::{InvalidStreamId, StreamId};
+use crate::stream::StreamId;
 
 type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 
@@ -36,7 +36,12 @@ pub struct Sending<C: SentTo> {
 }
 
 enum State<C: SentTo> {
-    Unsent(Box<Unsent<C>>),
+    Unsent {
+        directory: Arc<Directory<C::Aggregate>>,
+        incoming: Box<Incoming<C::Aggregate>>,
+        answer: oneshot::Receiver<Answer<C::Aggregate>>,
+    },
+    Refused(SendError<<C::Aggregate as Aggregate>::Error>),
     /// The inbox is full.
     Queueing {
         queueing: Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>,
@@ -46,125 +51,101 @@ enum State<C: SentTo> {
     Done,
 }
 
-struct Unsent<C: SentTo> {
-    directory: Option<Arc<Directory<C::Aggregate>>>,
-    stream: Result<StreamId, InvalidStreamId>,
-    command: C,
-    command_id: Option<CommandId>,
-    cause: Option<(CorrelationId, CausationId)>,
-    correlation_id: Option<CorrelationId>,
-    metadata: Metadata,
-}
-
 impl<C: SentTo> Sending<C> {
     pub(crate) fn new(
         directory: Option<Arc<Directory<C::Aggregate>>>,
         id: &str,
         command: C,
     ) -> Self {
-        let stream = StreamId::new(C::Aggregate::CATEGORY, id);
-        let unsent = Unsent {
-            directory,
-            stream,
-            command,
-            command_id: None,
-            cause: None,
-            correlation_id: None,
-            metadata: Metadata::default(),
+        let state = match (directory, StreamId::new(C::Aggregate::CATEGORY, id)) {
+            (None, _) => State::Refused(unavailable::<C>(Unavailable::NotRegistered)),
+            (_, Err(error)) => State::Refused(error.into()),
+            (Some(directory), Ok(stream)) => {
+                let (reply, answer) = oneshot::channel();
+                let incoming = Box::new(Incoming {
+                    stream,
+                    command: command.into(),
+                    command_id: CommandId::fresh(),
+                    lookup: Lookup::Fresh,
+                    correlation_id: None,
+                    causation_id: None,
+                    metadata: Metadata::default(),
+                    reply,
+                    span: Span::none(),
+                    attempts: 0,
+                });
+                State::Unsent {
+                    directory,
+                    incoming,
+                    answer,
+                }
+            }
         };
-        Self {
-            state: State::Unsent(Box::new(unsent)),
-        }
+        Self { state }
     }
 
     /// Gives the command an id from outside, such as that of a request: sent again with the same id, it changes nothing and
     /// gets the first receipt, for ever.
     pub fn command_id(self, id: CommandId) -> Self {
-        self.with(|unsent| unsent.command_id = Some(id))
+        self.with(|incoming| {
+            incoming.command_id = id;
+            incoming.lookup = Lookup::Needed;
+        })
     }
 
     /// Makes the command part of a story that began outside. Without this, and without a cause, it begins its own.
     pub fn correlation_id(self, id: CorrelationId) -> Self {
-        self.with(|unsent| unsent.correlation_id = Some(id))
+        self.with(|incoming| incoming.correlation_id = Some(id))
     }
 
     /// Names the event that caused the command: its story goes on, and the command's events name it as their cause.
     pub fn caused_by(self, event: &Header) -> Self {
-        let cause = (
-            event.correlation_id,
-            CausationId::from_uuid(event.event_id.into()),
-        );
-        self.with(|unsent| unsent.cause = Some(cause))
+        self.with(|incoming| {
+            incoming.correlation_id = Some(event.correlation_id);
+            incoming.causation_id = Some(CausationId::from_uuid(event.event_id.into()));
+        })
     }
 
     /// Attaches text that each of the command's events will carry.
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.with(|unsent| unsent.metadata.insert(key, value))
+        self.with(|incoming| incoming.metadata.insert(key, value))
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Unsent<C>)) -> Self {
-        if let State::Unsent(unsent) = &mut self.state {
-            set(unsent);
+    fn with(mut self, set: impl FnOnce(&mut Incoming<C::Aggregate>)) -> Self {
+        if let State::Unsent { incoming, .. } = &mut self.state {
+            set(incoming);
         }
         self
     }
 }
 
-impl<C: SentTo> Unsent<C> {
-    /// Puts the command into the inbox of its shard, if there is room.
-    fn send(self) -> State<C> {
-        let (reply, answer) = oneshot::channel();
-        let unavailable = |reason| SendError::Unavailable {
-            category: C::Aggregate::CATEGORY,
-            reason,
-        };
-        let refused = |error| {
-            let (reply, answer) = oneshot::channel();
-            // The receiver is at hand.
-            let _ = reply.send(Err(error));
-            State::Sent(answer)
-        };
-        let Some(directory) = self.directory else {
-            return refused(unavailable(Unavailable::NotRegistered));
-        };
-        let stream = match self.stream {
-            Ok(stream) => stream,
-            Err(error) => return refused(error.into()),
-        };
-        let Some(shard) = directory.shard_of(&stream) else {
-            return refused(unavailable(Unavailable::ShutDown));
-        };
-        let (command_id, lookup) = match self.command_id {
-            Some(id) => (id, Lookup::Needed),
-            None => (CommandId::fresh(), Lookup::Fresh),
-        };
-        let (correlation_id, causation_id) = self.cause.unwrap_or_else(|| {
-            let uuid = command_id.into();
-            (CorrelationId::from_uuid(uuid), CausationId::from_uuid(uuid))
-        });
-        let incoming = Incoming {
-            stream,
-            command: self.command.into(),
-            command_id,
-            lookup,
-            correlation_id: self.correlation_id.unwrap_or(correlation_id),
-            causation_id,
-            metadata: self.metadata,
-            reply,
-            span: Span::current(),
-            attempts: 0,
-        };
-        match shard.try_send(incoming) {
-            Ok(()) => State::Sent(answer),
-            Err(mpsc::error::TrySendError::Full(incoming)) => {
-                let shard = shard.clone();
-                let queueing = Box::pin(async move { shard.send(incoming).await.map_err(|_| ()) });
-                State::Queueing { queueing, answer }
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                refused(unavailable(Unavailable::ShutDown))
-            }
+/// Puts the command into the inbox of its shard, if there is room.
+fn enqueue<C: SentTo>(
+    directory: &Directory<C::Aggregate>,
+    mut incoming: Box<Incoming<C::Aggregate>>,
+    answer: oneshot::Receiver<Answer<C::Aggregate>>,
+) -> State<C> {
+    let Some(shard) = directory.shard_of(&incoming.stream) else {
+        return State::Refused(unavailable::<C>(Unavailable::ShutDown));
+    };
+    incoming.span = Span::current();
+    match shard.try_send(incoming) {
+        Ok(()) => State::Sent(answer),
+        Err(mpsc::error::TrySendError::Full(incoming)) => {
+            let shard = shard.clone();
+            let queueing = Box::pin(async move { shard.send(incoming).await.map_err(|_| ()) });
+            State::Queueing { queueing, answer }
         }
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            State::Refused(unavailable::<C>(Unavailable::ShutDown))
+        }
+    }
+}
+
+fn unavailable<C: SentTo>(reason: Unavailable) -> SendError<<C::Aggregate as Aggregate>::Error> {
+    SendError::Unavailable {
+        category: C::Aggregate::CATEGORY,
+        reason,
     }
 }
 
@@ -175,15 +156,17 @@ impl<C: SentTo> Future for Sending<C> {
     type Output = Answer<C::Aggregate>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let shut_down = || {
-            Err(SendError::Unavailable {
-                category: C::Aggregate::CATEGORY,
-                reason: Unavailable::ShutDown,
-            })
-        };
+        let shut_down = || Err(unavailable::<C>(Unavailable::ShutDown));
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Unsent(unsent) => self.state = unsent.send(),
+                State::Unsent {
+                    directory,
+                    incoming,
+                    answer,
+                } => {
+                    self.state = enqueue(&directory, incoming, answer);
+                }
+                State::Refused(error) => return Poll::Ready(Err(error)),
                 State::Queueing {
                     mut queueing,
                     answer,
@@ -214,7 +197,8 @@ impl<C: SentTo> Future for Sending<C> {
 impl<C: SentTo> fmt::Debug for Sending<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::Unsent(_) => "unsent",
+            State::Unsent { .. } => "unsent",
+            State::Refused(_) => "refused",
             State::Queueing { .. } => "waiting for room",
             State::Sent(_) => "sent",
             State::Done => "done",
