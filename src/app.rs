@@ -11,10 +11,10 @@ mod builder;
 mod running;
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;

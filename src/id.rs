@@ -4,8 +4,11 @@
 //! UUIDv7 (RFC 9562 §5.7): they sort by the millisecond in which they were made, which keeps an index over them
 //! append-only.
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::clock::{Clock, SystemClock, Timestamp};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -75,17 +78,37 @@ id! {
     CausationId
 }
 
+/// A UUIDv7 of the millisecond `now`. The rest is random, so that ids made in the same millisecond are in no order.
+fn v7(now: Timestamp) -> Uuid {
+    let mut random = [0; 10];
+    rand::rng().fill_bytes(&mut random);
+    uuid::Builder::from_unix_timestamp_millis(now.as_micros() / 1_000, &random).into_uuid()
+}
+
+/// A fresh UUIDv7, for what needs an identity of no type of its own.
+pub(crate) fn fresh() -> Uuid {
+    v7(SystemClock.now())
+}
+
 impl EventId {
     /// Makes a fresh id (UUIDv7).
     pub fn fresh() -> Self {
-        Self(Uuid::now_v7())
+        Self::made_at(SystemClock.now())
+    }
+
+    pub(crate) fn made_at(now: Timestamp) -> Self {
+        Self(v7(now))
     }
 }
 
 impl CommandId {
     /// Makes a fresh id (UUIDv7).
     pub fn fresh() -> Self {
-        Self(Uuid::now_v7())
+        Self::made_at(SystemClock.now())
+    }
+
+    pub(crate) fn made_at(now: Timestamp) -> Self {
+        Self(v7(now))
     }
 
     /// Derives the id that always belongs to `name` (UUIDv5, RFC 9562 §5.5): the same name, the same id.

@@ -80,6 +80,7 @@ pub(crate) struct Limits {
 pub(crate) struct Incoming<A: Aggregate> {
     pub(crate) stream: StreamId,
     pub(crate) command: A::Command,
+    /// Given by the shard if the lookup says that the id is fresh.
     pub(crate) command_id: CommandId,
     pub(crate) lookup: Lookup,
     /// None begins a story with this command.
@@ -302,7 +303,10 @@ impl<A: Aggregate> Shard<A> {
             }
             self.desk.now = self.desk.clock.now();
             let touched = self.millis();
-            for incoming in inbox.drain(..) {
+            for mut incoming in inbox.drain(..) {
+                if incoming.lookup == Lookup::Fresh {
+                    incoming.command_id = CommandId::made_at(self.desk.now);
+                }
                 self.accept(incoming, touched);
             }
             self.desk.hand_over();
@@ -660,7 +664,7 @@ impl<A: Aggregate> Desk<A> {
                 self.bytes.clear();
                 event.encode(self.codec, &mut self.bytes)?;
                 let header = Header {
-                    event_id: EventId::fresh(),
+                    event_id: EventId::made_at(context.time),
                     name: event.name().into(),
                     schema_version: event.schema_version(),
                     stream: context.stream.clone(),

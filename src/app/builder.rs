@@ -1,12 +1,12 @@
 //! Putting an app together.
 
 use std::any::{Any, TypeId};
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 

@@ -8,6 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
+use uuid::Uuid;
 
 use super::{Receipt, SendError, SentTo, Unavailable};
 use crate::aggregate::Aggregate;
@@ -65,7 +66,7 @@ impl<C: SentTo> Sending<C> {
                 let incoming = Box::new(Incoming {
                     stream,
                     command: command.into(),
-                    command_id: CommandId::fresh(),
+                    command_id: CommandId::from_uuid(Uuid::nil()),
                     lookup: Lookup::Fresh,
                     correlation_id: None,
                     causation_id: None,

@@ -106,7 +106,7 @@ impl Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            id: Uuid::now_v7(),
+            id: crate::id::fresh(),
             log: RwLock::default(),
         }
     }

@@ -211,7 +211,7 @@ fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
     tx.execute_batch(SCHEMA)?;
     tx.execute(
         "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16)), ('codec', 'json')",
-        params![Uuid::now_v7().as_bytes()],
+        params![crate::id::fresh().as_bytes()],
     )?;
     stamp(&tx, APPLICATION, FORMAT)?;
     tx.commit()
