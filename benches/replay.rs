@@ -1,0 +1,148 @@
+//! A view in memory, built from a log of a million events, beside a bare scan that decodes and folds the same rows.
+//!
+//! `cargo bench --bench replay [-- --json]`
+//!
+//! The bare scan reads what the view needs, stream, name and payload, decodes the payload with `serde_json` and folds
+//! it into the same map. Both results must be the same, or the run ends.
+
+#![expect(
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark ends where something is wrong"
+)]
+
+#[path = "support/account.rs"]
+mod account;
+#[path = "support/report.rs"]
+mod report;
+
+use std::path::Path;
+use std::time::Instant;
+
+use tidings::sqlite::rusqlite::{Connection, Result};
+use tidings::{
+    App, Commit, Durability, Event, EventSet, EventStore, ExpectedVersion, Header, Recorded,
+    Sqlite, StreamId, Timestamp,
+};
+
+use self::account::{Account, AccountEvent, Balances, Deposited, Withdrawn};
+use self::report::{ROUNDS, Report, per_second};
+
+const EVENTS: u64 = 1_000_000;
+const ACCOUNTS: u64 = 10_000;
+
+fn main() {
+    let report = Report::from_args("replay");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let path = directory.path().join("bank.db");
+    fill(&path);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let samples: Vec<_> = (0..ROUNDS)
+        .map(|_| {
+            let (replayed, elapsed) = runtime.block_on(replay(&path));
+            let start = Instant::now();
+            let scanned = scan(&path).expect("a scan");
+            let bare = per_second(EVENTS, start.elapsed());
+            assert!(replayed.of == scanned.of, "the views differ");
+            (per_second(EVENTS, elapsed), bare)
+        })
+        .collect();
+    report.print(
+        "memory view of 1,000,000 events / bare scan",
+        "events/s",
+        &samples,
+    );
+}
+
+/// The view, and how long it took from the start of the app until it was level.
+async fn replay(path: &Path) -> (Balances, std::time::Duration) {
+    let store = Sqlite::open(path).expect("a log");
+    let start = Instant::now();
+    let app = App::builder()
+        .store(store)
+        .aggregate::<Account>()
+        .projection(Balances::default())
+        .start()
+        .await
+        .expect("an app");
+    let view = app.view::<Balances>();
+    let timeout = std::time::Duration::from_secs(600);
+    let of = view
+        .at_least(app.head())
+        .timeout(timeout)
+        .await
+        .expect("a view")
+        .of
+        .clone();
+    let elapsed = start.elapsed();
+    app.shutdown().await.expect("a shutdown");
+    (Balances { of }, elapsed)
+}
+
+fn scan(path: &Path) -> Result<Balances> {
+    let connection = Connection::open(path)?;
+    let mut statement =
+        connection.prepare("SELECT stream, name, payload FROM events ORDER BY position")?;
+    let mut rows = statement.query([])?;
+    let mut balances = Balances::default();
+    while let Some(row) = rows.next()? {
+        let stream = row.get_ref(0)?.as_str()?;
+        let account = stream.split_once('-').map_or(stream, |(_, id)| id);
+        let payload = row.get_ref(2)?.as_bytes()?;
+        let cents = match row.get_ref(1)?.as_str()? {
+            Deposited::NAME => {
+                serde_json::from_slice::<Deposited>(payload)
+                    .expect("an event")
+                    .cents
+            }
+            Withdrawn::NAME => {
+                -serde_json::from_slice::<Withdrawn>(payload)
+                    .expect("an event")
+                    .cents
+            }
+            other => panic!("an unknown event {other}"),
+        };
+        balances.change(account, cents);
+    }
+    Ok(balances)
+}
+
+fn fill(path: &Path) {
+    let store = Sqlite::options()
+        .durability(Durability::Os)
+        .open(path)
+        .expect("a log");
+    let numbers: Vec<u64> = (0..EVENTS).collect();
+    for numbers in numbers.chunks(4_096) {
+        let mut group: Vec<_> = numbers
+            .iter()
+            .map(|number| {
+                let account = (number * 7_919) % ACCOUNTS;
+                let event: AccountEvent = match number % 3 {
+                    0 => Withdrawn { cents: 1 }.into(),
+                    _ => {
+                        let payer = "a customer of the bank".to_owned();
+                        Deposited { cents: 3, payer }.into()
+                    }
+                };
+                let stream = StreamId::new("account", &format!("acc-{account}")).expect("a stream");
+                let mut payload = Vec::new();
+                event
+                    .encode(store.codec(), &mut payload)
+                    .expect("a payload");
+                let now = Timestamp::from(std::time::SystemTime::now());
+                let header = Header::new(stream.clone(), event.name(), event.schema_version(), now);
+                let recorded = Recorded {
+                    header,
+                    payload: payload.into(),
+                };
+                Commit::new()
+                    .command_id(tidings::CommandId::fresh())
+                    .append(stream, ExpectedVersion::Any, vec![recorded])
+            })
+            .collect();
+        let outcomes = store.commit(&mut group).expect("a commit");
+        assert!(outcomes.iter().all(std::result::Result::is_ok));
+    }
+}
