@@ -141,10 +141,11 @@ impl SqliteOptions {
         self
     }
 
-    /// How many streams or commands, whichever are more, are kept in memory before the index takes them in; 65,536 unless
+    /// How many streams or commands, whichever are more, are kept in memory before the index takes them in; 131,072 unless
     /// set.
     ///
-    /// The store holds up to five times as many for a moment, at 40 to 80 bytes each. More make commits to very many
+    /// The store holds up to four times as many for a moment, at about 70 bytes each, and the heads of four times as many
+    /// as a cache, at about 40. More make commits to very many
     /// streams cheaper, fewer save memory and the time to open a log after a crash.
     pub fn tail(mut self, entries: usize) -> Self {
         self.tail = entries.max(1);

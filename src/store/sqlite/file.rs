@@ -52,6 +52,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// SQLite's own 4 MiB cost a tenth of the throughput here.
 const CHECKPOINT_PAGES: i64 = 4096;
 
+/// The smallest page of SQLite, in bytes: no database is smaller, unless it is empty.
+const SMALLEST: u64 = 512;
+
 /// The names of a log's files.
 pub(super) struct Files {
     pub(super) log: PathBuf,
@@ -172,6 +175,11 @@ pub(super) fn open_log(
     durability: Durability,
 ) -> Result<(Connection, Identity), StoreError> {
     let refused = |error| failed(path, error);
+    // SQLite takes a file of one byte for an empty one. Only its size is asked for: opening and closing the file here
+    // would drop the locks that another connection of this process has on it.
+    if std::fs::metadata(path).is_ok_and(|file| (1..SMALLEST).contains(&file.len())) {
+        return Err(foreign(path));
+    }
     let mut conn = connect_to_write(path).map_err(refused)?;
     if is_new(&conn).map_err(refused)? {
         use_wal(&conn).map_err(refused)?;

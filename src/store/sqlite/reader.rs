@@ -21,9 +21,16 @@ use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::store::{Filter, KnownCommand, Page, StoreError};
 use crate::stream::{Position, StreamId, Version};
 
-/// As [`decode`] reads them.
-const COLUMNS: &str = "position, stream, version, previous, name, schema_version, time, event_id, command_id, \
-                       correlation_id, causation_id, metadata, payload";
+/// Selects the columns that [`decode`] reads.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT position, stream, version, previous, name, schema_version, time, event_id, command_id, \
+             correlation_id, causation_id, metadata, payload FROM events ",
+            $rest
+        )
+    };
+}
 
 /// How many events are read in one go: then the connection lets go of its view of the log, so that the WAL can be
 /// emptied, and the caller's code runs while nothing is held.
@@ -176,7 +183,7 @@ impl Reader {
         for version in (after.as_u64() + 1..=head.version).rev() {
             let mut select = self
                 .log
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM events WHERE position = ?"))
+                .prepare_cached(select!("WHERE position = ?"))
                 .map_err(refused)?;
             let mut found = select.query([position as i64]).map_err(refused)?;
             let row = found.next().map_err(refused)?;
@@ -247,9 +254,7 @@ impl Reader {
         let view = View::of(&self.log, true).map_err(refused)?;
         let mut select = self
             .log
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position >= ? ORDER BY position"
-            ))
+            .prepare_cached(select!("WHERE position >= ? ORDER BY position"))
             .map_err(refused)?;
         while let Some(mut target) = positions.pop() {
             let mut rows = select.query([target as i64]).map_err(refused)?;
@@ -320,8 +325,8 @@ impl Reader {
         let mut through = after;
         let mut select = self
             .log
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position"
+            .prepare_cached(select!(
+                "WHERE position > ? AND position <= ? ORDER BY position"
             ))
             .map_err(refused)?;
         let mut rows = select.query([after as i64, end as i64]).map_err(refused)?;
@@ -355,8 +360,7 @@ impl Reader {
         let mut select = self
             .log
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? AND name IN ({marks}) \
-                 ORDER BY position LIMIT ?"
+                select!("WHERE position > ? AND position <= ? AND name IN ({}) ORDER BY position LIMIT ?"), marks
             ))
             .map_err(refused)?;
         let mut at = 0;
@@ -502,7 +506,7 @@ fn command_row(
     )))
 }
 
-/// An event from a row of [`COLUMNS`], and the position of its stream's event before it.
+/// An event from a row of [`select!`], and the position of its stream's event before it.
 ///
 /// `expected` spares the copy of the stream's name when it is the one that stands there.
 fn decode(
@@ -585,11 +589,12 @@ fn uuid_or_none(row: &Row<'_>, index: usize, path: &Path) -> Result<Option<Uuid>
         .map_err(|error| damaged(path, format!("an id of {}: {error}", at(row))))
 }
 
+#[inline]
 fn column<'row, T>(
     row: &'row Row<'_>,
     index: usize,
     path: &Path,
-    read: fn(&ValueRef<'row>) -> FromSqlResult<T>,
+    read: impl FnOnce(&ValueRef<'row>) -> FromSqlResult<T>,
 ) -> Result<T, StoreError> {
     let value = row.get_ref(index).map_err(|error| failed(path, error))?;
     read(&value).map_err(|error| damaged(path, format!("column {index} of {}: {error}", at(row))))

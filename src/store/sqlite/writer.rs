@@ -33,7 +33,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     durability: Durability,
     /// None after a failure that leaves the connection, or what the log holds, in doubt.
-    log: Option<Connection>,
+    pub(super) log: Option<Connection>,
     index: Index,
     /// Where the log stands.
     through: Through,
