@@ -382,6 +382,9 @@ impl Reader {
             Some(last) if events.len() >= limit => last.header.position.as_u64(),
             _ => head,
         };
+        if events.len() as u64 == through - after {
+            return Ok(through);
+        }
         let seen: i64 = self
             .log
             .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
@@ -509,6 +512,7 @@ fn command_row(
 /// An event from a row of [`select!`], and the position of its stream's event before it.
 ///
 /// `expected` spares the copy of the stream's name when it is the one that stands there.
+#[inline]
 fn decode(
     row: &Row<'_>,
     expected: Option<&StreamId>,
@@ -569,19 +573,23 @@ fn missing(path: &Path, position: u64) -> StoreError {
 }
 
 /// Numbers are stored as they are, also beyond the range of SQLite's: those wrap there and back.
+#[inline]
 fn number(row: &Row<'_>, index: usize, path: &Path) -> Result<u64, StoreError> {
     column(row, index, path, ValueRef::as_i64).map(|number| number as u64)
 }
 
+#[inline]
 fn text<'row>(row: &'row Row<'_>, index: usize, path: &Path) -> Result<&'row str, StoreError> {
     column(row, index, path, ValueRef::as_str)
 }
 
+#[inline]
 fn uuid(row: &Row<'_>, index: usize, path: &Path) -> Result<Uuid, StoreError> {
     uuid_or_none(row, index, path)?
         .ok_or_else(|| damaged(path, format!("an id of {} is missing", at(row))))
 }
 
+#[inline]
 fn uuid_or_none(row: &Row<'_>, index: usize, path: &Path) -> Result<Option<Uuid>, StoreError> {
     column(row, index, path, ValueRef::as_blob_or_null)?
         .map(Uuid::from_slice)
