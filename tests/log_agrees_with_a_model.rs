@@ -1,6 +1,12 @@
 //! Guarantees 3, 4, 5 and 6: whatever is committed, a store answers as the plainest possible log would, also after it was
 //! closed and opened again, and after its index was deleted.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 

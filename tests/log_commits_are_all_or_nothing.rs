@@ -1,6 +1,12 @@
 //! Guarantees 4 and 5: of racing commits with one expectation exactly one wins, and a commit over several streams is seen
 //! whole or not at all, by every reader at every moment.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,11 @@
 //! Guarantee 3: positions are 1, 2, 3 … in commit order, and a reader that meets a hole says so and never skips it.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

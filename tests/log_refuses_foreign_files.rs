@@ -1,5 +1,11 @@
 //! A file that is not a log of this format, or is in use, is refused with the reason and left as it is.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,13 @@
 //! Guarantees 1, 2, 5 and 6: a process that is killed at any moment loses nothing that was acknowledged, leaves no half
 //! commit, and forgets no command id.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -154,8 +154,8 @@ impl SqliteOptions {
 
     /// Opens the log at `path`, or makes one there; the directory must exist.
     ///
-    /// Reads the newest events if the log was not closed properly, and all events if its index is missing: about a
-    /// second for each million.
+    /// Reads the newest events if the log was not closed properly, and all events if its index is missing: two or three
+    /// seconds for each million.
     ///
     /// # Errors
     /// - [`StoreError::Locked`]: it is open already, in this process or in another.

@@ -36,6 +36,9 @@ macro_rules! select {
 /// emptied, and the caller's code runs while nothing is held.
 const CHUNK: usize = 256;
 
+/// How many events a filter looks through in one go; the same reason.
+const WINDOW: u64 = 65_536;
+
 /// How many rows the walk along a stream steps over instead of seeking: a step takes a quarter of the time.
 const NEAR: u64 = 4;
 
@@ -301,7 +304,13 @@ impl Reader {
                 Filter::All => self.unfiltered(path, after, head, limit, &mut events)?,
                 Filter::Names(names) if names.is_empty() => head,
                 Filter::Names(names) => {
-                    self.filtered(path, after, head, names, limit, &mut events)?
+                    let mut through = after;
+                    while through < head && events.len() < limit {
+                        let end = head.min(through.saturating_add(WINDOW));
+                        let room = limit - events.len();
+                        through = self.filtered(path, through, end, names, room, &mut events)?;
+                    }
+                    through
                 }
             }
         };
@@ -350,7 +359,7 @@ impl Reader {
         &mut self,
         path: &Path,
         after: u64,
-        head: u64,
+        end: u64,
         wanted: &[&'static str],
         limit: usize,
         events: &mut Vec<Recorded>,
@@ -369,20 +378,22 @@ impl Reader {
             select.raw_bind_parameter(at, value)
         };
         bind(&(after as i64)).map_err(refused)?;
-        bind(&(head as i64)).map_err(refused)?;
+        bind(&(end as i64)).map_err(refused)?;
         for name in wanted {
             bind(name).map_err(refused)?;
         }
         bind(&i64::try_from(limit).unwrap_or(i64::MAX)).map_err(refused)?;
+        let before = events.len();
         let mut rows = select.raw_query();
         while let Some(row) = rows.next().map_err(refused)? {
             events.push(decode(row, None, &mut self.names, path)?.0);
         }
+        let found = events.len() - before;
         let through = match events.last() {
-            Some(last) if events.len() >= limit => last.header.position.as_u64(),
-            _ => head,
+            Some(last) if found >= limit => last.header.position.as_u64(),
+            _ => end,
         };
-        if events.len() as u64 == through - after {
+        if found as u64 == through - after {
             return Ok(through);
         }
         let seen: i64 = self
