@@ -132,6 +132,21 @@ fn an_index_that_cannot_be_written_bounds_the_tail_and_recovers() {
 }
 
 #[test]
+fn a_group_sees_what_leaves_the_tail_while_it_is_decided() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    let [id, unknown] = ["known", "unknown"].map(CommandId::from_name);
+    one(&log, append("1", 1, 10).command_id(id)).unwrap();
+    let mut writer = log.writer.lock();
+    // Takes a view of the index, which does not hold the other id yet.
+    assert_eq!(writer.known_command(unknown, &[]).unwrap(), None);
+    log.shared.tail.write().freeze();
+    log.shared.signals.attempt().unwrap();
+    assert_eq!(log.shared.tail.read().command(&id), None);
+    assert!(writer.known_command(id, &[]).unwrap().is_some());
+}
+
+#[test]
 fn streams_whose_64_bit_hashes_collide_are_told_apart_in_the_tail_and_in_the_index() {
     let (_directory, path) = place();
     let key = |rest| StreamKey { hash: 7, rest };

@@ -191,7 +191,7 @@ impl Writer {
     }
 
     /// What this group or the log knows of a command.
-    fn known_command(
+    pub(super) fn known_command(
         &mut self,
         id: CommandId,
         earlier: &[Commit],
