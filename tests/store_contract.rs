@@ -1,5 +1,10 @@
 //! Every store keeps the same contract.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 use std::cell::Cell;
 
 use tidings::testing::store_contract;

@@ -142,10 +142,11 @@ impl SqliteOptions {
         self
     }
 
-    /// How many streams or commands, whichever are more, are kept in memory before the index takes them in; 65,536 unless
+    /// How many streams or commands, whichever are more, are kept in memory before the index takes them in; 131,072 unless
     /// set.
     ///
-    /// The store holds up to five times as many for a moment, at 40 to 80 bytes each. More make commits to very many
+    /// The store holds up to four times as many for a moment, at about 70 bytes each, and the heads of four times as many
+    /// as a cache, at about 40. More make commits to very many
     /// streams cheaper, fewer save memory and the time to open a log after a crash.
     pub fn tail(mut self, entries: usize) -> Self {
         self.tail = entries.max(1);
@@ -154,8 +155,8 @@ impl SqliteOptions {
 
     /// Opens the log at `path`, or makes one there; the directory must exist.
     ///
-    /// Reads the newest events if the log was not closed properly, and all events if its index is missing: about a
-    /// second for each million.
+    /// Reads the newest events if the log was not closed properly, and all events if its index is missing: two or three
+    /// seconds for each million.
     ///
     /// # Errors
     /// - [`StoreError::Locked`]: it is open already, in this process or in another.

@@ -195,7 +195,7 @@ fn a_commit_finds_what_its_group_did_before_it(store: &impl EventStore) {
         append_at(&other, 0, 1),
     ];
     let outcomes = ok(store.commit(&mut group));
-    let lasts: Vec<_> = outcomes.iter().map(|outcome| last(outcome)).collect();
+    let lasts: Vec<_> = outcomes.iter().map(last).collect();
     same("outcomes", lasts, vec![Some(2), None, Some(3), Some(4)]);
     same("stream", read(store, &id, 0).len(), 3);
 }

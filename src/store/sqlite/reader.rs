@@ -21,13 +21,23 @@ use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::store::{Filter, KnownCommand, Page, StoreError};
 use crate::stream::{Position, StreamId, Version};
 
-/// As [`decode`] reads them.
-const COLUMNS: &str = "position, stream, version, previous, name, schema_version, time, event_id, command_id, \
-                       correlation_id, causation_id, metadata, payload";
+/// Selects the columns that [`decode`] reads.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT position, stream, version, previous, name, schema_version, time, event_id, command_id, \
+             correlation_id, causation_id, metadata, payload FROM events ",
+            $rest
+        )
+    };
+}
 
 /// How many events are read in one go: then the connection lets go of its view of the log, so that the WAL can be
 /// emptied, and the caller's code runs while nothing is held.
 const CHUNK: usize = 256;
+
+/// How many events a filter looks through in one go; the same reason.
+const WINDOW: u64 = 65_536;
 
 /// How many rows the walk along a stream steps over instead of seeking: a step takes a quarter of the time.
 const NEAR: u64 = 4;
@@ -176,7 +186,7 @@ impl Reader {
         for version in (after.as_u64() + 1..=head.version).rev() {
             let mut select = self
                 .log
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM events WHERE position = ?"))
+                .prepare_cached(select!("WHERE position = ?"))
                 .map_err(refused)?;
             let mut found = select.query([position as i64]).map_err(refused)?;
             let row = found.next().map_err(refused)?;
@@ -247,9 +257,7 @@ impl Reader {
         let view = View::of(&self.log, true).map_err(refused)?;
         let mut select = self
             .log
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position >= ? ORDER BY position"
-            ))
+            .prepare_cached(select!("WHERE position >= ? ORDER BY position"))
             .map_err(refused)?;
         while let Some(mut target) = positions.pop() {
             let mut rows = select.query([target as i64]).map_err(refused)?;
@@ -296,7 +304,13 @@ impl Reader {
                 Filter::All => self.unfiltered(path, after, head, limit, &mut events)?,
                 Filter::Names(names) if names.is_empty() => head,
                 Filter::Names(names) => {
-                    self.filtered(path, after, head, names, limit, &mut events)?
+                    let mut through = after;
+                    while through < head && events.len() < limit {
+                        let end = head.min(through.saturating_add(WINDOW));
+                        let room = limit - events.len();
+                        through = self.filtered(path, through, end, names, room, &mut events)?;
+                    }
+                    through
                 }
             }
         };
@@ -320,8 +334,8 @@ impl Reader {
         let mut through = after;
         let mut select = self
             .log
-            .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position"
+            .prepare_cached(select!(
+                "WHERE position > ? AND position <= ? ORDER BY position"
             ))
             .map_err(refused)?;
         let mut rows = select.query([after as i64, end as i64]).map_err(refused)?;
@@ -345,7 +359,7 @@ impl Reader {
         &mut self,
         path: &Path,
         after: u64,
-        head: u64,
+        end: u64,
         wanted: &[&'static str],
         limit: usize,
         events: &mut Vec<Recorded>,
@@ -355,8 +369,7 @@ impl Reader {
         let mut select = self
             .log
             .prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? AND name IN ({marks}) \
-                 ORDER BY position LIMIT ?"
+                select!("WHERE position > ? AND position <= ? AND name IN ({}) ORDER BY position LIMIT ?"), marks
             ))
             .map_err(refused)?;
         let mut at = 0;
@@ -365,19 +378,24 @@ impl Reader {
             select.raw_bind_parameter(at, value)
         };
         bind(&(after as i64)).map_err(refused)?;
-        bind(&(head as i64)).map_err(refused)?;
+        bind(&(end as i64)).map_err(refused)?;
         for name in wanted {
             bind(name).map_err(refused)?;
         }
         bind(&i64::try_from(limit).unwrap_or(i64::MAX)).map_err(refused)?;
+        let before = events.len();
         let mut rows = select.raw_query();
         while let Some(row) = rows.next().map_err(refused)? {
             events.push(decode(row, None, &mut self.names, path)?.0);
         }
+        let found = events.len() - before;
         let through = match events.last() {
-            Some(last) if events.len() >= limit => last.header.position.as_u64(),
-            _ => head,
+            Some(last) if found >= limit => last.header.position.as_u64(),
+            _ => end,
         };
+        if found as u64 == through - after {
+            return Ok(through);
+        }
         let seen: i64 = self
             .log
             .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
@@ -502,9 +520,10 @@ fn command_row(
     )))
 }
 
-/// An event from a row of [`COLUMNS`], and the position of its stream's event before it.
+/// An event from a row of [`select!`], and the position of its stream's event before it.
 ///
 /// `expected` spares the copy of the stream's name when it is the one that stands there.
+#[inline]
 fn decode(
     row: &Row<'_>,
     expected: Option<&StreamId>,
@@ -565,19 +584,23 @@ fn missing(path: &Path, position: u64) -> StoreError {
 }
 
 /// Numbers are stored as they are, also beyond the range of SQLite's: those wrap there and back.
+#[inline]
 fn number(row: &Row<'_>, index: usize, path: &Path) -> Result<u64, StoreError> {
     column(row, index, path, ValueRef::as_i64).map(|number| number as u64)
 }
 
+#[inline]
 fn text<'row>(row: &'row Row<'_>, index: usize, path: &Path) -> Result<&'row str, StoreError> {
     column(row, index, path, ValueRef::as_str)
 }
 
+#[inline]
 fn uuid(row: &Row<'_>, index: usize, path: &Path) -> Result<Uuid, StoreError> {
     uuid_or_none(row, index, path)?
         .ok_or_else(|| damaged(path, format!("an id of {} is missing", at(row))))
 }
 
+#[inline]
 fn uuid_or_none(row: &Row<'_>, index: usize, path: &Path) -> Result<Option<Uuid>, StoreError> {
     column(row, index, path, ValueRef::as_blob_or_null)?
         .map(Uuid::from_slice)
@@ -585,11 +608,12 @@ fn uuid_or_none(row: &Row<'_>, index: usize, path: &Path) -> Result<Option<Uuid>
         .map_err(|error| damaged(path, format!("an id of {}: {error}", at(row))))
 }
 
+#[inline]
 fn column<'row, T>(
     row: &'row Row<'_>,
     index: usize,
     path: &Path,
-    read: fn(&ValueRef<'row>) -> FromSqlResult<T>,
+    read: impl FnOnce(&ValueRef<'row>) -> FromSqlResult<T>,
 ) -> Result<T, StoreError> {
     let value = row.get_ref(index).map_err(|error| failed(path, error))?;
     read(&value).map_err(|error| damaged(path, format!("column {index} of {}: {error}", at(row))))

@@ -33,7 +33,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     durability: Durability,
     /// None after a failure that leaves the connection, or what the log holds, in doubt.
-    log: Option<Connection>,
+    pub(super) log: Option<Connection>,
     index: Index,
     /// Where the log stands.
     through: Through,
@@ -191,7 +191,7 @@ impl Writer {
     }
 
     /// What this group or the log knows of a command.
-    fn known_command(
+    pub(super) fn known_command(
         &mut self,
         id: CommandId,
         earlier: &[Commit],
