@@ -8,7 +8,6 @@
 //! must have grown by as many events, or the run ends.
 
 #![expect(
-    missing_docs,
     clippy::expect_used,
     clippy::unwrap_used,
     reason = "a benchmark ends where something is wrong"

@@ -6,7 +6,6 @@
 //! it into the same map. Both results must be the same, or the run ends.
 
 #![expect(
-    missing_docs,
     clippy::expect_used,
     clippy::panic,
     reason = "a benchmark ends where something is wrong"

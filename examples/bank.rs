@@ -1,119 +1,72 @@
-//! A bank account: deposit, withdraw, overdraft rejected, duplicate request ignored, balance read back.
-
-use std::collections::HashMap;
+//! An account: deposit, withdraw, an overdraft rejected, a repeated request ignored, the balance read back.
 
 use serde::{Deserialize, Serialize};
-use tidings::{
-    App, Command, CommandId, Event, Header, Memory, Outcome, SendError, aggregate, projection,
-};
+use std::collections::HashMap;
+use tidings::{App, Command, CommandId, Event, Header, Memory, Outcome, aggregate, projection};
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.deposited", version = 1)]
-struct Deposited {
+#[event(name = "account.booked")]
+struct Booked {
     cents: i64,
 }
-
-#[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.withdrawn", version = 1)]
-struct Withdrawn {
-    cents: i64,
-}
-
 #[derive(Command, Clone)]
-struct Deposit {
-    cents: i64,
-}
-
+struct Deposit(i64);
 #[derive(Command, Clone)]
-struct Withdraw {
-    cents: i64,
-}
-
-#[derive(Debug)]
-struct Overdrawn {
-    short: i64,
-}
-impl std::fmt::Display for Overdrawn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} cents short", self.short)
-    }
-}
-impl std::error::Error for Overdrawn {}
+struct Withdraw(i64);
+#[derive(Debug, thiserror::Error)]
+#[error("{0} cents short")]
+struct Overdrawn(i64);
 
 #[derive(Default)]
-struct Account {
-    cents: i64,
-}
-
+struct Account(i64);
 #[aggregate(category = "account", events = AccountEvent, error = Overdrawn)]
 impl Account {
     #[command]
-    fn deposit(&self, cmd: Deposit) -> Deposited {
-        Deposited { cents: cmd.cents }
+    fn deposit(&self, Deposit(cents): Deposit) -> Booked {
+        Booked { cents }
     }
     #[command]
-    fn withdraw(&self, cmd: Withdraw) -> Result<Withdrawn, Overdrawn> {
-        if cmd.cents > self.cents {
-            return Err(Overdrawn {
-                short: cmd.cents - self.cents,
-            });
+    fn withdraw(&self, Withdraw(cents): Withdraw) -> Result<Booked, Overdrawn> {
+        let left = self.0 - cents;
+        if left < 0 {
+            Err(Overdrawn(-left))
+        } else {
+            Ok(Booked { cents: -cents })
         }
-        Ok(Withdrawn { cents: cmd.cents })
     }
     #[apply]
-    fn deposited(&mut self, e: &Deposited) {
-        self.cents += e.cents
-    }
-    #[apply]
-    fn withdrawn(&mut self, e: &Withdrawn) {
-        self.cents -= e.cents
+    fn booked(&mut self, event: &Booked) {
+        self.0 += event.cents;
     }
 }
 
 #[derive(Default)]
-struct Balances {
-    of: HashMap<String, i64>,
-}
-
+struct Balances(HashMap<String, i64>);
 #[projection(name = "balances", version = 1)]
 impl Balances {
     #[on]
-    fn deposited(&mut self, e: &Deposited, h: &Header) {
-        *self.of.entry(h.stream.id().into()).or_default() += e.cents
-    }
-    #[on]
-    fn withdrawn(&mut self, e: &Withdrawn, h: &Header) {
-        *self.of.entry(h.stream.id().into()).or_default() -= e.cents
+    fn booked(&mut self, event: &Booked, header: &Header) {
+        *self.0.entry(header.stream.id().to_owned()).or_default() += event.cents;
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let app = App::builder()
-        .store(Memory::new())
-        .aggregate::<Account>()
-        .projection(Balances::default())
-        .start()
-        .await?;
-    app.send("acc-1", Deposit { cents: 100 }).await?;
-    let request = CommandId::from_name("request-17");
-    app.send("acc-1", Withdraw { cents: 70 })
-        .command_id(request)
-        .await?;
-    let repeat = app
-        .send("acc-1", Withdraw { cents: 70 })
-        .command_id(request)
-        .await?;
-    assert_eq!(repeat.outcome, Outcome::AlreadyKnown);
-    match app.send("acc-1", Withdraw { cents: 70 }).await {
-        Err(SendError::Rejected(Overdrawn { short })) => println!("rejected: {short} cents short"),
-        other => panic!("{other:?}"),
-    }
-    let position = app.head();
-    println!(
-        "balance: {}",
-        app.view::<Balances>().at_least(position).await?.of["acc-1"]
+    let app = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = app.projection(Balances::default()).start().await?;
+    app.send("acc-1", Deposit(100)).await?;
+    let request = CommandId::from_name("request 17");
+    let first = app.send("acc-1", Withdraw(70)).command_id(request).await?;
+    let again = app.send("acc-1", Withdraw(70)).command_id(request).await?;
+    assert_eq!(
+        (again.outcome, again.position),
+        (Outcome::AlreadyKnown, first.position)
     );
-    app.shutdown().await?;
-    Ok(())
+    let rejected = app.send("acc-1", Withdraw(70)).await.unwrap_err();
+    let balances = app.view::<Balances>();
+    println!(
+        "{rejected}; balance {}",
+        balances.at_least(first.position).await?.0["acc-1"]
+    );
+    Ok(app.shutdown().await?)
 }

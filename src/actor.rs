@@ -83,7 +83,8 @@ impl Arbiters {
         if let Some(arbiter) = self.handles.get(turn) {
             arbiter.spawn_fn(move || {
                 Host {
-                    life: Some((Box::pin(engine()), ended)),
+                    engine: Some(Box::pin(engine())),
+                    ended: Some(ended),
                 }
                 .start();
             });
@@ -111,14 +112,15 @@ impl Arbiters {
 
 /// The actor: it lives as long as its engine, and stops with it.
 struct Host<F> {
-    life: Option<(Pin<Box<F>>, oneshot::Sender<Result<(), Panic>>)>,
+    engine: Option<Pin<Box<F>>>,
+    ended: Option<oneshot::Sender<Result<(), Panic>>>,
 }
 
 impl<F: Future<Output = ()> + 'static> Actor for Host<F> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let Some((engine, ended)) = self.life.take() else {
+        let Some((engine, ended)) = self.engine.take().zip(self.ended.take()) else {
             return;
         };
         let life = fut::wrap_future::<_, Self>(AssertUnwindSafe(engine).catch_unwind());

@@ -10,43 +10,43 @@ use tidings::{Command, Event, Header, aggregate, projection};
 /// Money came in.
 #[derive(Event, Serialize, Deserialize)]
 #[event(name = "account.deposited", version = 1)]
-pub struct Deposited {
+pub(crate) struct Deposited {
     /// How much.
-    pub cents: i64,
+    pub(crate) cents: i64,
     /// From whom.
-    pub payer: String,
+    pub(crate) payer: String,
 }
 
 /// Money went out.
 #[derive(Event, Serialize, Deserialize)]
 #[event(name = "account.withdrawn", version = 1)]
-pub struct Withdrawn {
+pub(crate) struct Withdrawn {
     /// How much.
-    pub cents: i64,
+    pub(crate) cents: i64,
 }
 
 /// Takes money in.
 #[derive(Command, Clone)]
-pub struct Deposit {
+pub(crate) struct Deposit {
     /// How much.
-    pub cents: i64,
+    pub(crate) cents: i64,
 }
 
 /// Pays money out.
 #[derive(Command, Clone)]
-pub struct Withdraw {
+pub(crate) struct Withdraw {
     /// How much.
-    pub cents: i64,
+    pub(crate) cents: i64,
 }
 
 /// Not enough money.
 #[derive(Debug, thiserror::Error)]
 #[error("overdrawn")]
-pub struct Overdrawn;
+pub(crate) struct Overdrawn;
 
 /// An account.
 #[derive(Default)]
-pub struct Account {
+pub(crate) struct Account {
     cents: i64,
 }
 
@@ -83,14 +83,14 @@ impl Account {
 
 /// Balances by account.
 #[derive(Default)]
-pub struct Balances {
+pub(crate) struct Balances {
     /// In cents.
-    pub of: HashMap<String, i64>,
+    pub(crate) of: HashMap<String, i64>,
 }
 
 impl Balances {
     /// Changes the balance of `account`.
-    pub fn change(&mut self, account: &str, cents: i64) {
+    pub(crate) fn change(&mut self, account: &str, cents: i64) {
         match self.of.get_mut(account) {
             Some(balance) => *balance += cents,
             None => {

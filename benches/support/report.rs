@@ -6,10 +6,10 @@ use std::io::Write;
 use std::time::Duration;
 
 /// How often each subject is measured; an odd number, so that the median was measured.
-pub const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 /// Prints figures, for people or for programs.
-pub struct Report {
+pub(crate) struct Report {
     bench: &'static str,
     json: bool,
     only: Option<String>,
@@ -17,7 +17,7 @@ pub struct Report {
 
 impl Report {
     /// Reads the arguments: `--json` prints one object a line; any other word measures only the cases that contain it.
-    pub fn from_args(bench: &'static str) -> Self {
+    pub(crate) fn from_args(bench: &'static str) -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let only = arguments
             .iter()
@@ -38,7 +38,7 @@ impl Report {
     }
 
     /// Whether this case is to be measured.
-    pub fn wants(&self, case: &str) -> bool {
+    pub(crate) fn wants(&self, case: &str) -> bool {
         self.only
             .as_ref()
             .is_none_or(|only| case.contains(only.as_str()))
@@ -46,7 +46,7 @@ impl Report {
 
     /// Prints the medians of `samples`, each a value with the baseline that was measured beside it. The ratio is the
     /// median of the ratios, not the ratio of the medians.
-    pub fn print(&self, case: &str, unit: &str, samples: &[(f64, f64)]) {
+    pub(crate) fn print(&self, case: &str, unit: &str, samples: &[(f64, f64)]) {
         let value = median(samples.iter().map(|(value, _)| *value));
         let baseline = median(samples.iter().map(|(_, baseline)| *baseline));
         let ratio = median(samples.iter().map(|(value, baseline)| value / baseline));
@@ -64,7 +64,7 @@ impl Report {
     }
 
     /// Prints a figure that has no baseline.
-    pub fn note(&self, case: &str, unit: &str, value: f64) {
+    pub(crate) fn note(&self, case: &str, unit: &str, value: f64) {
         let bench = self.bench;
         if self.json {
             println!(
@@ -78,13 +78,13 @@ impl Report {
 }
 
 /// The median of `values`.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// How many of `count` things were done in a second.
-pub fn per_second(count: u64, elapsed: Duration) -> f64 {
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> f64 {
     count as f64 / elapsed.as_secs_f64()
 }

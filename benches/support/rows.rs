@@ -9,10 +9,10 @@ use tidings::sqlite::rusqlite::types::Value;
 use tidings::sqlite::rusqlite::{Connection, Result, params_from_iter};
 
 /// A row of the log, as it stands there.
-pub type Row = Vec<Value>;
+pub(crate) type Row = Vec<Value>;
 
 /// Reads up to `limit` rows out of a log, from position `first` on.
-pub fn read(log: &Path, first: u64, limit: usize) -> Result<Vec<Row>> {
+pub(crate) fn read(log: &Path, first: u64, limit: usize) -> Result<Vec<Row>> {
     let connection = Connection::open(log)?;
     let mut statement = connection
         .prepare("SELECT * FROM events WHERE position >= ?1 ORDER BY position LIMIT ?2")?;
@@ -24,7 +24,7 @@ pub fn read(log: &Path, first: u64, limit: usize) -> Result<Vec<Row>> {
 }
 
 /// A database with the log's table of events and nothing else, in WAL mode with `synchronous=FULL`.
-pub struct Bare {
+pub(crate) struct Bare {
     connection: Connection,
     insert: String,
     next: i64,
@@ -32,7 +32,7 @@ pub struct Bare {
 
 impl Bare {
     /// Makes the database at `path`, with the table as `log` has it.
-    pub fn create(path: &Path, log: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path, log: &Path) -> Result<Self> {
         let table: String = Connection::open(log)?.query_row(
             "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'events'",
             [],
@@ -52,7 +52,7 @@ impl Bare {
     }
 
     /// Appends `rows` in transactions of `size` rows each, and says how long it took.
-    pub fn append(&mut self, rows: &[Row], size: usize) -> Result<Duration> {
+    pub(crate) fn append(&mut self, rows: &[Row], size: usize) -> Result<Duration> {
         let start = Instant::now();
         for rows in rows.chunks(size.max(1)) {
             let transaction = self.connection.transaction()?;
