@@ -28,7 +28,7 @@ pub(crate) mod testing;
 mod topic;
 
 pub use self::actor::Subscriber;
-pub use self::subscription::{Batch, BatchIter, Start, Subscription, SubscriptionError};
+pub use self::subscription::{Batch, Start, Subscription, SubscriptionError};
 pub use self::topic::{Topic, TopicStatus};
 
 pub(crate) use self::ring::{Peek, Progress, Ready, TooOld};

@@ -15,9 +15,7 @@ mod telemetry;
 pub mod testing;
 
 pub use aggregate::{Aggregate, IntoDecision};
-pub use bus::{
-    Batch, BatchIter, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus,
-};
+pub use bus::{Batch, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, SentTo, Unavailable};

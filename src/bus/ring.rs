@@ -7,7 +7,7 @@
 //!                 cursor, level                cursor, behind       cursor, lagged at its end
 //! ```
 //!
-//! A segment is a fixed row of slots that are written once, and the length up to which they may be read. A cursor keeps
+//! A segment is a fixed row of events that are written once, and the length up to which they may be read. A cursor keeps
 //! the one segment alive in which it stands. So a publisher never waits for a reader and never touches what one may be
 //! reading; memory is bounded by the window and one segment for each reader; a reader may hold what it reads by reference
 //! for as long as it likes. Only the way from one segment to the next takes a lock, once for each segment.
@@ -16,14 +16,17 @@
 //! A cursor whose next segment has left the window is lagged. It has still handed over every event up to
 //! [`Cursor::seen`], and finds its way back with [`Cursor::rejoin`].
 
+mod segment;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::segment::{Segment, Writer};
 use super::doorbell::{Doorbell, SeatNumber};
 use crate::event::Envelope;
 use crate::stream::Position;
@@ -50,9 +53,6 @@ impl<E> Placed for Envelope<E> {
     }
 }
 
-/// The place of one event: written once, then read by anybody.
-pub(super) type Slot<T> = OnceLock<T>;
-
 /// The newest events of a topic.
 #[derive(Debug)]
 pub(super) struct Ring<T> {
@@ -67,10 +67,8 @@ pub(super) struct Ring<T> {
 
 #[derive(Debug)]
 struct Producer<T> {
-    /// The segment that is being filled; the last of the window.
-    current: Option<Arc<Segment<T>>>,
-    /// How many of its slots are written; its length says how many may be read.
-    filled: usize,
+    /// Fills the last segment of the window.
+    writer: Option<Writer<T>>,
     /// Evicted segments that may be used again as soon as no cursor stands in them.
     spare: VecDeque<Arc<Segment<T>>>,
     /// Room for the wakers of one ring of the bell.
@@ -84,12 +82,6 @@ struct Window<T> {
     first: u64,
     /// The position of the last event that is gone, or that never was here.
     floor: Position,
-}
-
-#[derive(Debug)]
-struct Segment<T> {
-    len: AtomicUsize,
-    slots: Box<[Slot<T>]>,
 }
 
 /// The events that a cursor asked for are gone: read them from the log.
@@ -111,8 +103,7 @@ impl<T: Placed> Ring<T> {
             capacity,
             segment_len,
             producer: Mutex::new(Producer {
-                current: None,
-                filled: segment_len,
+                writer: None,
                 spare: VecDeque::new(),
                 wakers: Vec::new(),
             }),
@@ -190,7 +181,7 @@ impl<T: Placed> Ring<T> {
 
 impl<T: Placed> Window<T> {
     fn head(&self) -> Position {
-        let newest = |s: &Arc<Segment<T>>| s.published().last().map(position);
+        let newest = |s: &Arc<Segment<T>>| s.published().last().map(Placed::position);
         self.segments
             .iter()
             .rev()
@@ -219,7 +210,7 @@ impl<T: Placed> Window<T> {
         let begins_before = |s: &Arc<Segment<T>>| {
             s.published()
                 .first()
-                .is_some_and(|slot| position(slot) <= after)
+                .is_some_and(|event| event.position() <= after)
         };
         let index = self
             .segments
@@ -251,34 +242,6 @@ enum Find<T> {
     Gone,
 }
 
-impl<T> Segment<T> {
-    fn new(len: usize) -> Self {
-        Self {
-            len: AtomicUsize::new(0),
-            slots: std::iter::repeat_with(Slot::new).take(len).collect(),
-        }
-    }
-
-    /// The slots that may be read.
-    fn published(&self) -> &[Slot<T>] {
-        let len = self.len.load(Ordering::Acquire);
-        self.slots.get(..len).unwrap_or(&self.slots)
-    }
-
-    /// Drops the events; the segment is as if new.
-    fn clear(&mut self) {
-        *self.len.get_mut() = 0;
-        for slot in &mut self.slots {
-            drop(slot.take());
-        }
-    }
-}
-
-/// The position of the event in a slot that may be read.
-fn position<T: Placed>(slot: &Slot<T>) -> Position {
-    slot.get().map_or(Position::START, Placed::position)
-}
-
 /// The right to publish into a ring.
 #[derive(Debug)]
 pub(super) struct Publisher<'a, T> {
@@ -290,60 +253,47 @@ impl<T: Placed> Publisher<'_, T> {
     /// Publishes `events`, in ascending positions, and wakes who sleeps.
     pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
         let producer = &mut *self.producer;
+        let mut events = events.into_iter();
         let mut published = 0;
-        for event in events {
-            if producer.filled == self.ring.segment_len {
-                producer.publish();
-                self.ring.open_segment(producer);
+        loop {
+            if let Some(writer) = &mut producer.writer {
+                published += writer.fill(&mut events);
+                writer.publish();
             }
-            if let Some(slot) = producer.slot() {
-                let written = slot.set(event).is_ok();
-                debug_assert!(written, "a slot is written once");
-            }
-            producer.filled += 1;
-            published += 1;
+            // A segment is opened with an event in hand: none leaves the window for nothing.
+            let Some(event) = events.next() else {
+                break;
+            };
+            let writer = self.ring.open_segment(producer);
+            published += writer.fill(&mut std::iter::once(event));
         }
-        producer.publish();
-        // Only this thread writes it: no read-modify-write is needed.
+        // Nobody else writes it: no read-modify-write is needed.
         let before = self.ring.published.load(Ordering::Relaxed);
-        self.ring
-            .published
-            .store(before + published, Ordering::Relaxed);
+        let after = before + published as u64;
+        self.ring.published.store(after, Ordering::Relaxed);
         self.ring.bell.ring(&mut producer.wakers);
     }
 }
 
 impl<T> Producer<T> {
-    fn slot(&self) -> Option<&Slot<T>> {
-        self.current.as_ref()?.slots.get(self.filled)
-    }
-
-    /// Lets the readers see what is written.
-    fn publish(&self) {
-        if let Some(segment) = &self.current {
-            segment.len.store(self.filled, Ordering::Release);
-        }
-    }
-
-    /// A segment without events: a spare one in which no cursor stands, or a new one.
-    fn empty_segment(&mut self, len: usize) -> Arc<Segment<T>> {
+    /// The writer of an empty segment: a spare one in which no cursor stands, or a new one.
+    fn empty_segment(&mut self, len: usize) -> Writer<T> {
         for _ in 0..self.spare.len() {
-            let Some(mut spare) = self.spare.pop_front() else {
+            let Some(spare) = self.spare.pop_front() else {
                 break;
             };
-            if let Some(segment) = Arc::get_mut(&mut spare) {
-                segment.clear();
-                return spare;
+            match Writer::reuse(spare) {
+                Ok(writer) => return writer,
+                Err(held) => self.spare.push_back(held),
             }
-            self.spare.push_back(spare);
         }
-        Arc::new(Segment::new(len))
+        Writer::new(len)
     }
 }
 
 impl<T: Placed> Ring<T> {
     /// Adds an empty segment to the window, after making room for it.
-    fn open_segment(&self, producer: &mut Producer<T>) {
+    fn open_segment<'a>(&self, producer: &'a mut Producer<T>) -> &'a mut Writer<T> {
         {
             let mut window = self.window.lock();
             // What remains without the oldest segment must be as much as was promised.
@@ -352,17 +302,23 @@ impl<T: Placed> Ring<T> {
                     break;
                 };
                 window.first += 1;
-                window.floor = evicted.published().last().map_or(window.floor, position);
+                window.floor = evicted
+                    .published()
+                    .last()
+                    .map_or(window.floor, Placed::position);
                 producer.spare.push_back(evicted);
             }
         }
         // Outside the lock of the window, since it drops the events of old. Until the segment stands in the window,
         // readers that look for it find that nothing is there yet.
-        let segment = producer.empty_segment(self.segment_len);
+        producer.writer = None;
+        let writer = producer.empty_segment(self.segment_len);
         producer.spare.truncate(SPARE);
-        producer.current = Some(segment.clone());
-        producer.filled = 0;
-        self.window.lock().segments.push_back(segment);
+        self.window
+            .lock()
+            .segments
+            .push_back(writer.segment().clone());
+        producer.writer.insert(writer)
     }
 }
 
@@ -380,7 +336,7 @@ struct Place<T> {
     segment: Option<Arc<Segment<T>>>,
     /// The number of that segment or, without one, of the next; none once it has left the window.
     number: Option<u64>,
-    /// How many of the segment's slots are done with.
+    /// How many of the segment's events are done with.
     index: usize,
     /// Everything up to here was handed over, apart from what `index` says.
     seen: Position,
@@ -442,7 +398,7 @@ impl<T: Placed> Cursor<T> {
                 .place
                 .ahead()
                 .first()
-                .map_or(Peek::Empty, |slot| Peek::Next(position(slot))),
+                .map_or(Peek::Empty, |event| Peek::Next(event.position())),
             Ahead::Nothing => Peek::Empty,
             Ahead::Gone => Peek::Lagged,
         }
@@ -466,13 +422,8 @@ impl<T: Placed> Cursor<T> {
                 Ahead::Gone => return Progress::Lagged,
             }
             let Place { segment, index, .. } = &mut self.place;
-            let slots = segment.as_deref().map_or(&[][..], Segment::published);
-            for event in slots
-                .iter()
-                .skip(*index)
-                .take(max - handed)
-                .filter_map(Slot::get)
-            {
+            let events = segment.as_deref().map_or(&[][..], Segment::published);
+            for event in events.iter().skip(*index).take(max - handed) {
                 if event.position() > through || each(event).is_break() {
                     return Progress::Read(handed);
                 }
@@ -484,17 +435,17 @@ impl<T: Placed> Cursor<T> {
     }
 
     /// The next events, at most `max` and those of one segment only, by reference. They are done with.
-    pub(super) fn take(&mut self, max: usize) -> &[Slot<T>] {
-        let start = match self.place.advance(&self.ring) {
-            Ahead::Events => self.place.index,
-            Ahead::Nothing | Ahead::Gone => return &[],
-        };
-        let taken = self.place.ahead().len().min(max);
-        self.place.index += taken;
-        let segment = self.place.segment.as_deref();
-        segment
-            .and_then(|segment| segment.slots.get(start..start + taken))
-            .unwrap_or(&[])
+    #[inline]
+    pub(super) fn take(&mut self, max: usize) -> &[T] {
+        if self.place.advance(&self.ring) != Ahead::Events {
+            return &[];
+        }
+        let Place { segment, index, .. } = &mut self.place;
+        let events = segment.as_deref().map_or(&[][..], Segment::published);
+        let ahead = events.get(*index..).unwrap_or(&[]);
+        let taken = ahead.get(..max).unwrap_or(ahead);
+        *index += taken.len();
+        taken
     }
 
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
@@ -539,15 +490,15 @@ impl<T: Placed> Place<T> {
     fn advance(&mut self, ring: &Ring<T>) -> Ahead {
         loop {
             if let Some(segment) = &self.segment {
-                let slots = segment.published();
+                let events = segment.published();
                 if self.skipping {
-                    self.index = slots.partition_point(|slot| position(slot) <= self.seen);
-                    self.skipping = self.index == slots.len();
+                    self.index = events.partition_point(|event| event.position() <= self.seen);
+                    self.skipping = self.index == events.len();
                 }
-                if self.index < slots.len() {
+                if self.index < events.len() {
                     return Ahead::Events;
                 }
-                if slots.len() < segment.slots.len() {
+                if events.len() < segment.capacity() {
                     return Ahead::Nothing;
                 }
                 self.seen = self.seen();
@@ -567,15 +518,15 @@ impl<T: Placed> Place<T> {
         }
     }
 
-    /// The slots that are still to be read in this segment.
-    fn ahead(&self) -> &[Slot<T>] {
-        let slots = self.segment.as_deref().map_or(&[][..], Segment::published);
-        slots.get(self.index..).unwrap_or(&[])
+    /// The events that are still to be read in this segment.
+    fn ahead(&self) -> &[T] {
+        let events = self.segment.as_deref().map_or(&[][..], Segment::published);
+        events.get(self.index..).unwrap_or(&[])
     }
 
     fn seen(&self) -> Position {
         let done = self.index.checked_sub(1);
-        let last = done.and_then(|index| self.segment.as_ref()?.slots.get(index));
-        last.map_or(self.seen, |slot| self.seen.max(position(slot)))
+        let last = done.and_then(|index| self.segment.as_ref()?.published().get(index));
+        last.map_or(self.seen, |event| self.seen.max(event.position()))
     }
 }
