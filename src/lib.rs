@@ -1,6 +1,11 @@
 #![doc = "Tidings."]
 
 mod aggregate;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the sequencer and the processors use its inner interface"
+)]
 mod bus;
 mod clock;
 mod codec;

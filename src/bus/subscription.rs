@@ -211,10 +211,6 @@ impl<E: Send + Sync + 'static> Reader<E> {
         }
     }
 
-    pub(super) fn topic(&self) -> &Topic<E> {
-        &self.topic
-    }
-
     /// Everything up to here is delivered.
     pub(super) fn seen(&self) -> Position {
         match &self.source {

@@ -100,11 +100,9 @@ impl<T> Writer<T> {
         &self.segment
     }
 
-    /// Writes events into the free slots until either end; returns how many. Nobody sees them before
-    /// [`publish`](Self::publish).
+    /// Writes events into the free slots until either end. Nobody sees them before [`publish`](Self::publish).
     #[inline]
-    pub(super) fn fill(&mut self, events: &mut impl Iterator<Item = T>) -> usize {
-        let before = self.written;
+    pub(super) fn fill(&mut self, events: &mut impl Iterator<Item = T>) {
         while let Some(slot) = self.segment.slots.get(self.written) {
             let Some(event) = events.next() else {
                 break;
@@ -114,7 +112,6 @@ impl<T> Writer<T> {
             unsafe { slot.get().write(MaybeUninit::new(event)) };
             self.written += 1;
         }
-        self.written - before
     }
 
     /// Lets the readers see what is written.
@@ -186,9 +183,9 @@ mod tests {
     fn each_event_is_dropped_once_read_or_not_and_published_or_not() {
         let event = Arc::new(());
         let mut writer = Writer::new(4);
-        assert_eq!(writer.fill(&mut vec![event.clone(); 2].into_iter()), 2);
+        writer.fill(&mut vec![event.clone(); 2].into_iter());
         writer.publish();
-        assert_eq!(writer.fill(&mut vec![event.clone(); 9].into_iter()), 2);
+        writer.fill(&mut vec![event.clone(); 9].into_iter());
         assert_eq!(writer.segment().published().len(), 2);
         let segment = writer.segment().clone();
         drop(writer);
