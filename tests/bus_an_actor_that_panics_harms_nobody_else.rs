@@ -1,6 +1,8 @@
 //! actix actors as subscribers: they receive in order in their own context, share their thread fairly, and take nobody with
 //! them when they stop or panic.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail where they panic")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

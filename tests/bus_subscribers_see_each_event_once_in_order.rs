@@ -1,6 +1,12 @@
 //! A subscriber sees each event from its start on once, in order, with none missing: whenever it joins, however far it falls
 //! behind, wherever the window and the log meet.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail where they panic"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -187,7 +193,7 @@ proptest! {
                 }
                 let status = fed.feed.topic().status();
                 prop_assert_eq!(status.subscribers, readers.len());
-                prop_assert!(status.retained <= capacity + capacity.div_ceil(8));
+                prop_assert!(status.retained < capacity + 2 * (capacity / 8).max(1));
                 prop_assert!(status.retained >= capacity.min(status.published as usize));
             }
             fed.publish(usize::MAX);

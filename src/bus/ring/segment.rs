@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn readers_on_other_threads_see_whole_events_in_order_while_the_writer_writes() {
         const LAST: u64 = 16;
-        let mut writer = Writer::new(LAST as usize);
+        let mut writer = Writer::<Box<u64>>::new(LAST as usize);
         thread::scope(|scope| {
             for _ in 0..2 {
                 let segment = writer.segment().clone();
