@@ -29,7 +29,7 @@ mod topic;
 mod topics;
 
 pub use self::actor::Subscriber;
-pub use self::subscription::{Batch, BatchIter, Start, Subscription, SubscriptionError};
+pub use self::subscription::{Batch, Start, Subscription, SubscriptionError};
 pub use self::topic::{Topic, TopicStatus};
 
 pub(crate) use self::ring::Peek;

@@ -31,9 +31,7 @@ pub use aggregate::{Aggregate, IntoDecision};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
-pub use bus::{
-    Batch, BatchIter, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus,
-};
+pub use bus::{Batch, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};

@@ -96,6 +96,9 @@ impl<E: Send + Sync + 'static> Topic<E> {
 /// Delivers to one actor; empty once the subscription is over.
 struct Delivery<E: Send + Sync + 'static>(Option<Reader<E>>);
 
+// Nothing in it is pinned, whatever the events are.
+impl<E: Send + Sync + 'static> Unpin for Delivery<E> {}
+
 impl<E, A> ActorFuture<A> for Delivery<E>
 where
     E: Send + Sync + 'static,

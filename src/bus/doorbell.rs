@@ -149,7 +149,8 @@ impl Doorbell {
     }
 }
 
-#[cfg(all(test, not(tidings_loom)))]
+#[cfg(test)]
+#[cfg(not(tidings_loom))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
@@ -207,7 +208,8 @@ mod tests {
 }
 
 /// Run with `RUSTFLAGS="--cfg tidings_loom" cargo test --release --lib doorbell`.
-#[cfg(all(test, tidings_loom))]
+#[cfg(test)]
+#[cfg(tidings_loom)]
 mod explored {
     use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 //!                 cursor, level                cursor, behind       cursor, lagged at its end
 //! ```
 //!
-//! A segment is a fixed row of slots that are written once, and the length up to which they may be read. A cursor keeps
+//! A segment is a fixed row of events that are written once, and the length up to which they may be read. A cursor keeps
 //! the one segment alive in which it stands. So a publisher never waits for a reader and never touches what one may be
 //! reading; memory is bounded by the window and one segment for each reader; a reader may hold what it reads by reference
 //! for as long as it likes. Only the way from one segment to the next takes a lock, once for each segment.
@@ -16,14 +16,17 @@
 //! A cursor whose next segment has left the window is lagged. It has still handed over every event up to
 //! [`Cursor::seen`], and finds its way back with [`Cursor::rejoin`].
 
+mod segment;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::segment::{Segment, Writer};
 use super::doorbell::{Doorbell, SeatNumber};
 use crate::event::Envelope;
 use crate::stream::Position;
@@ -50,9 +53,6 @@ impl<E> Placed for Envelope<E> {
     }
 }
 
-/// The place of one event: written once, then read by anybody.
-pub(super) type Slot<T> = OnceLock<T>;
-
 /// The newest events of a topic.
 #[derive(Debug)]
 pub(super) struct Ring<T> {
@@ -62,15 +62,25 @@ pub(super) struct Ring<T> {
     window: Mutex<Window<T>>,
     pub(super) bell: Doorbell,
     closed: AtomicBool,
-    published: AtomicU64,
+}
+
+/// What a ring holds at one moment.
+#[derive(Debug)]
+pub(super) struct Extent {
+    /// How many events are retained.
+    pub(super) retained: usize,
+    /// How many were published in all.
+    pub(super) published: u64,
+    /// The position of the last event that is not retained.
+    pub(super) floor: Position,
+    /// The position of the newest event, or the floor.
+    pub(super) head: Position,
 }
 
 #[derive(Debug)]
 struct Producer<T> {
-    /// The segment that is being filled; the last of the window.
-    current: Option<Arc<Segment<T>>>,
-    /// How many of its slots are written; its length says how many may be read.
-    filled: usize,
+    /// Fills the last segment of the window.
+    writer: Option<Writer<T>>,
     /// Evicted segments that may be used again as soon as no cursor stands in them.
     spare: VecDeque<Arc<Segment<T>>>,
     /// Room for the wakers of one ring of the bell.
@@ -86,12 +96,6 @@ struct Window<T> {
     floor: Position,
 }
 
-#[derive(Debug)]
-struct Segment<T> {
-    len: AtomicUsize,
-    slots: Box<[Slot<T>]>,
-}
-
 /// The events that a cursor asked for are gone: read them from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("events after position {after} are gone; the ring begins after {floor}")]
@@ -103,7 +107,8 @@ pub(crate) struct TooOld {
 }
 
 impl<T: Placed> Ring<T> {
-    /// An empty ring that retains at least the newest `capacity` events (at least one); those up to `after` never were in it.
+    /// An empty ring that retains at least the newest `capacity` events (at least one), and less than two segments more.
+    /// Those up to `after` never were in it.
     pub(super) fn new(capacity: usize, after: Position) -> Self {
         let capacity = capacity.max(1);
         let segment_len = (capacity / SEGMENTS).clamp(1, SEGMENT);
@@ -111,8 +116,7 @@ impl<T: Placed> Ring<T> {
             capacity,
             segment_len,
             producer: Mutex::new(Producer {
-                current: None,
-                filled: segment_len,
+                writer: None,
                 spare: VecDeque::new(),
                 wakers: Vec::new(),
             }),
@@ -123,7 +127,6 @@ impl<T: Placed> Ring<T> {
             }),
             bell: Doorbell::default(),
             closed: AtomicBool::new(false),
-            published: AtomicU64::new(0),
         }
     }
 
@@ -149,16 +152,17 @@ impl<T: Placed> Ring<T> {
         self.capacity
     }
 
-    /// How many events were published in all.
-    pub(super) fn published(&self) -> u64 {
-        self.published.load(Ordering::Relaxed)
-    }
-
-    /// How many events are retained, the position of the last one that is not, and the position of the newest.
-    pub(super) fn extent(&self) -> (usize, Position, Position) {
+    /// What the ring holds.
+    pub(super) fn extent(&self) -> Extent {
         let window = self.window.lock();
         let retained = window.segments.iter().map(|s| s.published().len()).sum();
-        (retained, window.floor, window.head())
+        Extent {
+            retained,
+            // A segment leaves the window full.
+            published: window.first * self.segment_len as u64 + retained as u64,
+            floor: window.floor,
+            head: window.head(),
+        }
     }
 
     /// A cursor before the first event after position `after`.
@@ -190,7 +194,7 @@ impl<T: Placed> Ring<T> {
 
 impl<T: Placed> Window<T> {
     fn head(&self) -> Position {
-        let newest = |s: &Arc<Segment<T>>| s.published().last().map(position);
+        let newest = |s: &Arc<Segment<T>>| s.published().last().map(Placed::position);
         self.segments
             .iter()
             .rev()
@@ -219,7 +223,7 @@ impl<T: Placed> Window<T> {
         let begins_before = |s: &Arc<Segment<T>>| {
             s.published()
                 .first()
-                .is_some_and(|slot| position(slot) <= after)
+                .is_some_and(|event| event.position() <= after)
         };
         let index = self
             .segments
@@ -251,34 +255,6 @@ enum Find<T> {
     Gone,
 }
 
-impl<T> Segment<T> {
-    fn new(len: usize) -> Self {
-        Self {
-            len: AtomicUsize::new(0),
-            slots: std::iter::repeat_with(Slot::new).take(len).collect(),
-        }
-    }
-
-    /// The slots that may be read.
-    fn published(&self) -> &[Slot<T>] {
-        let len = self.len.load(Ordering::Acquire);
-        self.slots.get(..len).unwrap_or(&self.slots)
-    }
-
-    /// Drops the events; the segment is as if new.
-    fn clear(&mut self) {
-        *self.len.get_mut() = 0;
-        for slot in &mut self.slots {
-            drop(slot.take());
-        }
-    }
-}
-
-/// The position of the event in a slot that may be read.
-fn position<T: Placed>(slot: &Slot<T>) -> Position {
-    slot.get().map_or(Position::START, Placed::position)
-}
-
 /// The right to publish into a ring.
 #[derive(Debug)]
 pub(super) struct Publisher<'a, T> {
@@ -290,60 +266,42 @@ impl<T: Placed> Publisher<'_, T> {
     /// Publishes `events`, in ascending positions, and wakes who sleeps.
     pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
         let producer = &mut *self.producer;
-        let mut published = 0;
-        for event in events {
-            if producer.filled == self.ring.segment_len {
-                producer.publish();
-                self.ring.open_segment(producer);
+        let mut events = events.into_iter();
+        loop {
+            if let Some(writer) = &mut producer.writer {
+                writer.fill(&mut events);
+                writer.publish();
             }
-            if let Some(slot) = producer.slot() {
-                let written = slot.set(event).is_ok();
-                debug_assert!(written, "a slot is written once");
-            }
-            producer.filled += 1;
-            published += 1;
+            // A segment is opened with an event in hand: none leaves the window for nothing.
+            let Some(event) = events.next() else {
+                break;
+            };
+            let writer = self.ring.open_segment(producer);
+            writer.fill(&mut std::iter::once(event));
         }
-        producer.publish();
-        // Only this thread writes it: no read-modify-write is needed.
-        let before = self.ring.published.load(Ordering::Relaxed);
-        self.ring
-            .published
-            .store(before + published, Ordering::Relaxed);
         self.ring.bell.ring(&mut producer.wakers);
     }
 }
 
 impl<T> Producer<T> {
-    fn slot(&self) -> Option<&Slot<T>> {
-        self.current.as_ref()?.slots.get(self.filled)
-    }
-
-    /// Lets the readers see what is written.
-    fn publish(&self) {
-        if let Some(segment) = &self.current {
-            segment.len.store(self.filled, Ordering::Release);
-        }
-    }
-
-    /// A segment without events: a spare one in which no cursor stands, or a new one.
-    fn empty_segment(&mut self, len: usize) -> Arc<Segment<T>> {
+    /// The writer of an empty segment: a spare one in which no cursor stands, or a new one.
+    fn empty_segment(&mut self, len: usize) -> Writer<T> {
         for _ in 0..self.spare.len() {
-            let Some(mut spare) = self.spare.pop_front() else {
+            let Some(spare) = self.spare.pop_front() else {
                 break;
             };
-            if let Some(segment) = Arc::get_mut(&mut spare) {
-                segment.clear();
-                return spare;
+            match Writer::reuse(spare) {
+                Ok(writer) => return writer,
+                Err(held) => self.spare.push_back(held),
             }
-            self.spare.push_back(spare);
         }
-        Arc::new(Segment::new(len))
+        Writer::new(len)
     }
 }
 
 impl<T: Placed> Ring<T> {
     /// Adds an empty segment to the window, after making room for it.
-    fn open_segment(&self, producer: &mut Producer<T>) {
+    fn open_segment<'a>(&self, producer: &'a mut Producer<T>) -> &'a mut Writer<T> {
         {
             let mut window = self.window.lock();
             // What remains without the oldest segment must be as much as was promised.
@@ -352,17 +310,23 @@ impl<T: Placed> Ring<T> {
                     break;
                 };
                 window.first += 1;
-                window.floor = evicted.published().last().map_or(window.floor, position);
+                window.floor = evicted
+                    .published()
+                    .last()
+                    .map_or(window.floor, Placed::position);
                 producer.spare.push_back(evicted);
             }
         }
         // Outside the lock of the window, since it drops the events of old. Until the segment stands in the window,
         // readers that look for it find that nothing is there yet.
-        let segment = producer.empty_segment(self.segment_len);
+        producer.writer = None;
+        let writer = producer.empty_segment(self.segment_len);
         producer.spare.truncate(SPARE);
-        producer.current = Some(segment.clone());
-        producer.filled = 0;
-        self.window.lock().segments.push_back(segment);
+        self.window
+            .lock()
+            .segments
+            .push_back(writer.segment().clone());
+        producer.writer.insert(writer)
     }
 }
 
@@ -380,7 +344,7 @@ struct Place<T> {
     segment: Option<Arc<Segment<T>>>,
     /// The number of that segment or, without one, of the next; none once it has left the window.
     number: Option<u64>,
-    /// How many of the segment's slots are done with.
+    /// How many of the segment's events are done with.
     index: usize,
     /// Everything up to here was handed over, apart from what `index` says.
     seen: Position,
@@ -442,7 +406,7 @@ impl<T: Placed> Cursor<T> {
                 .place
                 .ahead()
                 .first()
-                .map_or(Peek::Empty, |slot| Peek::Next(position(slot))),
+                .map_or(Peek::Empty, |event| Peek::Next(event.position())),
             Ahead::Nothing => Peek::Empty,
             Ahead::Gone => Peek::Lagged,
         }
@@ -466,13 +430,8 @@ impl<T: Placed> Cursor<T> {
                 Ahead::Gone => return Progress::Lagged,
             }
             let Place { segment, index, .. } = &mut self.place;
-            let slots = segment.as_deref().map_or(&[][..], Segment::published);
-            for event in slots
-                .iter()
-                .skip(*index)
-                .take(max - handed)
-                .filter_map(Slot::get)
-            {
+            let events = segment.as_deref().map_or(&[][..], Segment::published);
+            for event in events.iter().skip(*index).take(max - handed) {
                 if event.position() > through || each(event).is_break() {
                     return Progress::Read(handed);
                 }
@@ -484,17 +443,17 @@ impl<T: Placed> Cursor<T> {
     }
 
     /// The next events, at most `max` and those of one segment only, by reference. They are done with.
-    pub(super) fn take(&mut self, max: usize) -> &[Slot<T>] {
-        let start = match self.place.advance(&self.ring) {
-            Ahead::Events => self.place.index,
-            Ahead::Nothing | Ahead::Gone => return &[],
-        };
-        let taken = self.place.ahead().len().min(max);
-        self.place.index += taken;
-        let segment = self.place.segment.as_deref();
-        segment
-            .and_then(|segment| segment.slots.get(start..start + taken))
-            .unwrap_or(&[])
+    #[inline]
+    pub(super) fn take(&mut self, max: usize) -> &[T] {
+        if self.place.advance(&self.ring) != Ahead::Events {
+            return &[];
+        }
+        let Place { segment, index, .. } = &mut self.place;
+        let events = segment.as_deref().map_or(&[][..], Segment::published);
+        let ahead = events.get(*index..).unwrap_or(&[]);
+        let taken = ahead.get(..max).unwrap_or(ahead);
+        *index += taken.len();
+        taken
     }
 
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
@@ -539,15 +498,15 @@ impl<T: Placed> Place<T> {
     fn advance(&mut self, ring: &Ring<T>) -> Ahead {
         loop {
             if let Some(segment) = &self.segment {
-                let slots = segment.published();
+                let events = segment.published();
                 if self.skipping {
-                    self.index = slots.partition_point(|slot| position(slot) <= self.seen);
-                    self.skipping = self.index == slots.len();
+                    self.index = events.partition_point(|event| event.position() <= self.seen);
+                    self.skipping = self.index == events.len();
                 }
-                if self.index < slots.len() {
+                if self.index < events.len() {
                     return Ahead::Events;
                 }
-                if slots.len() < segment.slots.len() {
+                if events.len() < segment.capacity() {
                     return Ahead::Nothing;
                 }
                 self.seen = self.seen();
@@ -567,15 +526,187 @@ impl<T: Placed> Place<T> {
         }
     }
 
-    /// The slots that are still to be read in this segment.
-    fn ahead(&self) -> &[Slot<T>] {
-        let slots = self.segment.as_deref().map_or(&[][..], Segment::published);
-        slots.get(self.index..).unwrap_or(&[])
+    /// The events that are still to be read in this segment.
+    fn ahead(&self) -> &[T] {
+        let events = self.segment.as_deref().map_or(&[][..], Segment::published);
+        events.get(self.index..).unwrap_or(&[])
     }
 
     fn seen(&self) -> Position {
         let done = self.index.checked_sub(1);
-        let last = done.and_then(|index| self.segment.as_ref()?.slots.get(index));
-        last.map_or(self.seen, |slot| self.seen.max(position(slot)))
+        let last = done.and_then(|index| self.segment.as_ref()?.published().get(index));
+        last.map_or(self.seen, |event| self.seen.max(event.position()))
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(tidings_loom))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// An event that is nothing but its position.
+    #[derive(Debug)]
+    struct At(u64);
+
+    impl Placed for At {
+        fn position(&self) -> Position {
+            Position::new(self.0)
+        }
+    }
+
+    /// A ring that retains at least `capacity` events, with events at the even positions 12, 14 … `last`; 10 was the
+    /// head of the log.
+    fn ring(capacity: usize, last: u64) -> Arc<Ring<At>> {
+        let ring = Arc::new(Ring::new(capacity, Position::new(10)));
+        ring.publisher().publish((12..=last).step_by(2).map(At));
+        ring
+    }
+
+    fn read(cursor: &mut Cursor<At>, through: u64, max: usize) -> Vec<u64> {
+        let mut seen = Vec::new();
+        let progress = cursor.read(Position::new(through), max, |event| {
+            seen.push(event.0);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(progress, Progress::Read(seen.len()));
+        seen
+    }
+
+    #[track_caller]
+    fn check_join(ring: &Arc<Ring<At>>, after: u64, expected: Result<&[u64], u64>) {
+        let after = Position::new(after);
+        match (ring.join(after), expected) {
+            (Ok(mut cursor), Ok(events)) => {
+                assert_eq!(cursor.seen(), after);
+                assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), events);
+                let last = events.last().map_or(after, |last| Position::new(*last));
+                assert_eq!(cursor.seen(), last);
+            }
+            (Err(gone), Err(floor)) => {
+                let floor = Position::new(floor);
+                assert_eq!(gone, TooOld { after, floor });
+            }
+            (joined, expected) => panic!("{joined:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_cursor_joins_exactly_where_the_ring_still_has_everything() {
+        let empty = ring(4, 10);
+        check_join(&empty, 9, Err(10));
+        check_join(&empty, 10, Ok(&[]));
+        check_join(&empty, 11, Ok(&[]));
+
+        let fits = ring(4, 18);
+        check_join(&fits, 9, Err(10));
+        for (after, from) in [(10, 12), (11, 12), (12, 14), (13, 14), (17, 18)] {
+            let expected: Vec<_> = (from..=18).step_by(2).collect();
+            check_join(&fits, after, Ok(&expected));
+        }
+        check_join(&fits, 18, Ok(&[]));
+
+        // Capacity 4 keeps one event more while it fills a segment of one.
+        let moved = ring(4, 40);
+        check_join(&moved, 10, Err(30));
+        check_join(&moved, 29, Err(30));
+        check_join(&moved, 30, Ok(&[32, 34, 36, 38, 40]));
+        check_join(&moved, 39, Ok(&[40]));
+    }
+
+    #[test]
+    fn a_cursor_that_knows_more_than_was_published_skips_what_it_knows() {
+        for published in [10, 12, 14, 400] {
+            let ring = ring(32, published);
+            let mut cursor = ring.join(Position::new(401)).expect("nothing is gone");
+            assert_eq!(cursor.peek(), Peek::Empty);
+            let rest = (published + 2..=404).step_by(2);
+            for position in rest {
+                ring.publisher().publish([At(position)]);
+                let _ = cursor.peek();
+            }
+            assert_eq!(cursor.peek(), Peek::Next(Position::new(402)));
+            assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [402, 404]);
+        }
+    }
+
+    #[test]
+    fn a_cursor_at_the_end_sees_what_is_published_next() {
+        for published in [10, 12, 400] {
+            let ring = ring(32, published);
+            let mut cursor = ring.join_at_end();
+            assert_eq!(cursor.seen(), Position::new(published));
+            assert_eq!(cursor.peek(), Peek::Empty);
+            ring.publisher().publish([At(500), At(502)]);
+            assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [500, 502]);
+        }
+    }
+
+    #[test]
+    fn reading_stops_at_the_position_and_the_number_asked_for() {
+        let ring = ring(64, 80);
+        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
+        assert!(read(&mut cursor, 11, usize::MAX).is_empty());
+        assert_eq!(read(&mut cursor, 17, usize::MAX), [12, 14, 16]);
+        assert!(read(&mut cursor, 80, 0).is_empty());
+        assert_eq!(read(&mut cursor, 80, 2), [18, 20]);
+        let rest: Vec<_> = (22..=80).step_by(2).collect();
+        assert_eq!(read(&mut cursor, 80, usize::MAX), rest);
+        assert_eq!(cursor.peek(), Peek::Empty);
+    }
+
+    #[test]
+    fn an_event_whose_reader_breaks_or_panics_comes_again() {
+        let ring = ring(64, 20);
+        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
+        let progress = cursor.read(Position::new(20), 9, |event| match event.0 {
+            16 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert_eq!(progress, Progress::Read(2));
+        assert_eq!(cursor.seen(), Position::new(14));
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            cursor.read(Position::new(20), 9, |event| {
+                assert_eq!(event.0, 16, "as asked");
+                ControlFlow::Continue(())
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(cursor.peek(), Peek::Next(Position::new(18)));
+    }
+
+    #[test]
+    fn a_lagged_cursor_reads_its_segment_to_the_end_and_rejoins_where_it_can() {
+        let ring = ring(16, 12);
+        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
+        assert_eq!(cursor.peek(), Peek::Next(Position::new(12)));
+        ring.publisher().publish((14..=200).step_by(2).map(At));
+        // Segments of two.
+        assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [12, 14]);
+        assert_eq!(cursor.peek(), Peek::Lagged);
+        let progress = cursor.read(Position::new(200), 9, |_| ControlFlow::Continue(()));
+        assert_eq!(progress, Progress::Lagged);
+        assert_eq!(cursor.seen(), Position::new(14));
+
+        let floor = ring.extent().floor;
+        let after = Position::new(floor.as_u64() - 1);
+        assert_eq!(cursor.rejoin(after), Err(TooOld { after, floor }));
+        assert_eq!(cursor.seen(), Position::new(14));
+        assert_eq!(cursor.rejoin(floor), Ok(()));
+        assert_eq!(cursor.peek(), Peek::Next(floor.plus(2)));
+    }
+
+    #[test]
+    fn publishing_nothing_evicts_nothing() {
+        let ring = ring(1, 14);
+        let before = ring.extent();
+        ring.publisher().publish([]);
+        let after = ring.extent();
+        assert_eq!(
+            (before.retained, before.floor),
+            (after.retained, after.floor)
+        );
+        assert_eq!((after.published, after.head), (2, Position::new(14)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::slice;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::ring::{Ready, Slot, TooOld};
+use super::ring::{Ready, TooOld};
 use super::topic::{Cursor, HistoryError, HistoryPage, Topic};
 use crate::event::Envelope;
 use crate::stream::Position;
@@ -119,27 +120,15 @@ impl<E: Send + Sync + 'static> fmt::Debug for Subscription<E> {
     }
 }
 
-/// Some events of a topic, in order, by reference; never empty when it is delivered.
-pub struct Batch<'a, E> {
-    slots: &'a [Slot<Envelope<E>>],
-}
+/// Some events of a topic, in order, by reference: dereferences to a slice, which is never empty when it is delivered.
+#[derive(Debug)]
+pub struct Batch<'a, E>(&'a [Envelope<E>]);
 
-impl<'a, E> Batch<'a, E> {
-    /// How many events it holds.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
+impl<E> Deref for Batch<'_, E> {
+    type Target = [Envelope<E>];
 
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// The events, in order.
-    pub fn iter(&self) -> BatchIter<'a, E> {
-        BatchIter {
-            slots: self.slots.iter(),
-        }
+    fn deref(&self) -> &[Envelope<E>] {
+        self.0
     }
 }
 
@@ -151,54 +140,21 @@ impl<E> Clone for Batch<'_, E> {
 
 impl<E> Copy for Batch<'_, E> {}
 
-impl<E> fmt::Debug for Batch<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
 impl<'a, E> IntoIterator for Batch<'a, E> {
     type Item = &'a Envelope<E>;
-    type IntoIter = BatchIter<'a, E>;
+    type IntoIter = slice::Iter<'a, Envelope<E>>;
 
-    fn into_iter(self) -> BatchIter<'a, E> {
-        self.iter()
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
     }
 }
 
 impl<'a, E> IntoIterator for &Batch<'a, E> {
     type Item = &'a Envelope<E>;
-    type IntoIter = BatchIter<'a, E>;
+    type IntoIter = slice::Iter<'a, Envelope<E>>;
 
-    fn into_iter(self) -> BatchIter<'a, E> {
-        self.iter()
-    }
-}
-
-/// The events of a [`Batch`], in order.
-pub struct BatchIter<'a, E> {
-    slots: slice::Iter<'a, Slot<Envelope<E>>>,
-}
-
-impl<'a, E> Iterator for BatchIter<'a, E> {
-    type Item = &'a Envelope<E>;
-
-    fn next(&mut self) -> Option<&'a Envelope<E>> {
-        self.slots.next()?.get()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.slots.size_hint()
-    }
-}
-
-impl<E> ExactSizeIterator for BatchIter<'_, E> {}
-
-impl<E> fmt::Debug for BatchIter<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchIter")
-            .field("left", &self.slots.len())
-            .finish()
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
     }
 }
 
@@ -223,7 +179,7 @@ enum Source<E> {
 type Loading<E> = JoinHandle<Result<HistoryPage<E>, HistoryError>>;
 
 struct Page<E> {
-    slots: Box<[Slot<Envelope<E>>]>,
+    events: Vec<Envelope<E>>,
     /// How many of them are delivered.
     index: usize,
     /// Everything up to here was delivered before the page.
@@ -307,7 +263,7 @@ impl<E: Send + Sync + 'static> Reader<E> {
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
-                Source::Page(page) if page.index < page.slots.len() => {
+                Source::Page(page) if page.index < page.events.len() => {
                     return Poll::Ready(Ok(Next::Events));
                 }
                 Source::Page(page) => self.source = rejoin(&mut self.cursor, page.through),
@@ -317,12 +273,11 @@ impl<E: Send + Sync + 'static> Reader<E> {
 
     /// The next events, at most `max`; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
     pub(super) fn take(&mut self, max: usize) -> Batch<'_, E> {
-        let slots = match &mut self.source {
+        Batch(match &mut self.source {
             Source::Ring => self.cursor.take(max),
             Source::Log { .. } => &[],
             Source::Page(page) => page.take(max),
-        };
-        Batch { slots }
+        })
     }
 }
 
@@ -393,26 +348,26 @@ impl<E: Send + Sync + 'static> Page<E> {
             return Err(hole("it ends before events that were published"));
         }
         Ok(Self {
-            slots: events.into_iter().map(Slot::from).collect(),
+            events,
             index: 0,
             after,
             through,
         })
     }
 
-    fn take(&mut self, max: usize) -> &[Slot<Envelope<E>>] {
-        let ahead = self.slots.get(self.index..).unwrap_or(&[]);
+    fn take(&mut self, max: usize) -> &[Envelope<E>] {
+        let ahead = self.events.get(self.index..).unwrap_or(&[]);
         let taken = ahead.get(..max).unwrap_or(ahead);
         self.index += taken.len();
         taken
     }
 
     fn seen(&self) -> Position {
-        if self.index == self.slots.len() {
+        if self.index == self.events.len() {
             return self.through;
         }
         let last = self.index.checked_sub(1);
-        last.and_then(|index| self.slots.get(index)?.get())
+        last.and_then(|index| self.events.get(index))
             .map_or(self.after, |event| event.position)
     }
 }

@@ -128,16 +128,16 @@ impl<E: Send + Sync + 'static> Topic<E> {
     /// What the topic is at. It takes a short lock and counts; ask it as often as a person looks.
     pub fn status(&self) -> TopicStatus {
         let ring = &self.0.ring;
-        let (retained, floor, head) = ring.extent();
+        let extent = ring.extent();
         TopicStatus {
             name: self.0.name,
             subscribers: ring.bell.readers(),
             idle: ring.bell.idle(),
-            retained,
+            retained: extent.retained,
             capacity: ring.capacity(),
-            published: ring.published(),
-            floor,
-            head,
+            published: extent.published,
+            floor: extent.floor,
+            head: extent.head,
             closed: ring.is_closed(),
         }
     }
