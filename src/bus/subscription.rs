@@ -255,7 +255,6 @@ impl<E: Send + Sync + 'static> Reader<E> {
         }
     }
 
-
     /// Everything up to here is delivered.
     pub(super) fn seen(&self) -> Position {
         match &self.source {
