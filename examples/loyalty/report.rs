@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 
-use crate::cents::grouped;
+use crate::cents::{Cents, grouped};
 use crate::import::Tally;
 use crate::views::{SalesLine, SalesTotals, TierTotals};
 
@@ -29,24 +29,40 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
 }
 
+/// The report for a program.
+#[derive(Serialize)]
+struct Totals {
+    lines: u64,
+    purchases: i64,
+    rejected: u64,
+    malformed: u64,
+    customers: i64,
+    cds: i64,
+    cents: Cents,
+    events: u64,
+    appended: u64,
+    already_known: u64,
+    elapsed_ms: u128,
+}
+
 impl Report {
     /// Writes the report for a program: one JSON object on one line.
     pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { tally, sales, .. } = self;
-        let object = json!({
-            "lines": tally.lines,
-            "purchases": sales.purchases,
-            "rejected": tally.rejected,
-            "malformed": tally.malformed,
-            "customers": sales.customers,
-            "cds": sales.cds,
-            "cents": sales.revenue,
-            "events": self.events,
-            "appended": tally.appended,
-            "already_known": tally.already_known,
-            "elapsed_ms": self.elapsed.as_millis() as u64,
-        });
-        writeln!(out, "{object}")
+        let totals = Totals {
+            lines: tally.lines,
+            purchases: sales.purchases,
+            rejected: tally.rejected,
+            malformed: tally.malformed,
+            customers: sales.customers,
+            cds: sales.cds,
+            cents: sales.revenue,
+            events: self.events,
+            appended: tally.appended,
+            already_known: tally.already_known,
+            elapsed_ms: self.elapsed.as_millis(),
+        };
+        writeln!(out, "{}", serde_json::to_string(&totals)?)
     }
 
     /// Writes the report for a reader.
