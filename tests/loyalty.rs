@@ -3,6 +3,11 @@
 //! The tests run the example as a program of its own, which `cargo test` builds beside them. If only this file is tested,
 //! build it first: `cargo build --example loyalty`.
 #![cfg(all(feature = "macros", feature = "sqlite"))]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what helps a test may panic as the test itself"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,15 +14,18 @@ use std::io::BufReader;
 use std::path::Path;
 
 use futures_util::FutureExt;
+use futures_util::future::{Either, Ready, ready};
 use tidings::{App, Outcome, Receipt, SendError, Sending};
 
 use crate::domain::{Purchase, Refusal};
 use crate::input::{Entry, PurchaseReader};
 use crate::progress::Progress;
 
-/// How many commands are on their way at most. A shard's inbox has room for all of them, so that none has to wait for room
-/// and be overtaken there by a later one.
+/// How many commands are on their way at most. A shard's inbox has room for all of them, so that none waits for room and is
+/// overtaken there by a later one.
 pub(crate) const IN_FLIGHT: usize = 1_024;
+
+type Answer = Result<Receipt, SendError<Refusal>>;
 
 /// What became of the lines of a file in one run.
 #[derive(Debug, Default)]
@@ -41,8 +44,8 @@ pub(crate) struct Tally {
 pub(crate) struct Import {
     reader: PurchaseReader<BufReader<File>>,
     progress: Progress,
-    /// The commands on their way, each with the number of its line.
-    in_flight: VecDeque<(u64, Sending<Purchase>)>,
+    /// The commands that were sent, each with the number of its line.
+    in_flight: VecDeque<(u64, Either<Ready<Answer>, Sending<Purchase>>)>,
     tally: Tally,
 }
 
@@ -89,19 +92,16 @@ impl Import {
             self.settle(number, oldest.await)?;
         }
         let mut sending = app.send(&entry.member, entry.purchase).command_id(entry.id);
-        match (&mut sending).now_or_never() {
-            Some(answer) => self.settle(number, answer)?,
-            None => self.in_flight.push_back((number, sending)),
-        }
+        let answer = match (&mut sending).now_or_never() {
+            Some(answer) => Either::Left(ready(answer)),
+            None => Either::Right(sending),
+        };
+        self.in_flight.push_back((number, answer));
         Ok(())
     }
 
     /// Counts the answer to the command of line `number`.
-    fn settle(
-        &mut self,
-        number: u64,
-        answer: Result<Receipt, SendError<Refusal>>,
-    ) -> Result<(), Box<dyn Error>> {
+    fn settle(&mut self, number: u64, answer: Answer) -> Result<(), Box<dyn Error>> {
         match answer {
             Ok(receipt) if receipt.outcome == Outcome::AlreadyKnown => {
                 self.tally.already_known += 1;

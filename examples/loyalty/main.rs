@@ -72,7 +72,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let report = Report {
         files: match args.store {
             Place::Memory => None,
-            Place::File { path, .. } => app.store().views_beside().map(|views| (path, views)),
+            Place::File { path, .. } => {
+                let log = std::path::absolute(path)?;
+                app.store().views_beside().map(|views| (log, views))
+            }
         },
         elapsed: started.elapsed(),
         ..report?
