@@ -30,6 +30,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{Span, debug_span};
 
 use super::Aggregate;
+use super::inbox::Receiver;
 use super::loader::{self, Findings, Found, Live, LoadError, Wanted};
 use super::turn::{Decided, DecidedTurn, Settled, Verdict, known_command};
 use crate::actor::Panic;
@@ -136,7 +137,7 @@ pub(crate) struct Shard<A: Aggregate> {
     entries: HashMap<StreamId, Entry<A>>,
     desk: Desk<A>,
     limits: Limits,
-    commands: mpsc::Receiver<Box<Incoming<A>>>,
+    commands: Receiver<Box<Incoming<A>>>,
     closing: watch::Receiver<bool>,
     settled: mpsc::Receiver<Settled<A>>,
     found: mpsc::Receiver<Found<A>>,
@@ -222,7 +223,7 @@ impl<A: Aggregate> Shard<A> {
     )]
     pub(crate) fn new(
         limits: Limits,
-        commands: mpsc::Receiver<Box<Incoming<A>>>,
+        commands: Receiver<Box<Incoming<A>>>,
         closing: watch::Receiver<bool>,
         store: Arc<dyn EventStore>,
         sequencer: SequencerInbox,
@@ -290,7 +291,7 @@ impl<A: Aggregate> Shard<A> {
                 () = closed(&mut self.closing), if !self.commands.is_closed() => {
                     self.commands.close();
                 }
-                taken = self.commands.recv_many(&mut inbox, TURN), if may_take => {
+                taken = self.commands.receive(&mut inbox, TURN), if may_take => {
                     drained = taken == 0;
                 }
                 _ = sweep.tick() => tick = true,

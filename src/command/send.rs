@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 use uuid::Uuid;
 
 use super::{Receipt, SendError, SentTo, Unavailable};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
+use crate::aggregate::inbox::{Place, Sent};
 use crate::aggregate::shard::{Incoming, Lookup};
 use crate::event::{Header, Metadata};
 use crate::id::{CausationId, CommandId, CorrelationId};
@@ -22,15 +23,15 @@ type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 
 /// A command on its way; await it for its [`Receipt`].
 ///
-/// Commands that one task sends one after the other, each polled once before the next, reach their aggregate in that order.
-/// If the aggregate's inbox is full, sending waits for room.
+/// It is sent when it is polled for the first time, and commands reach their aggregate in the order in which they were
+/// sent, however many are in flight. If the inbox of its shard is full, it waits in line.
 ///
 /// # Errors
 /// See [`SendError`].
 ///
 /// # Cancel safety
-/// Dropped before it is first polled, nothing was sent. Dropped later, the command takes effect or not, and the answer is
-/// lost: send it again with the same [`command_id`](Self::command_id) to learn which.
+/// Dropped before it is first polled, or while it waits in line, nothing was sent. Dropped later, the command takes effect
+/// or not, and the answer is lost: send it again with the same [`command_id`](Self::command_id) to learn which.
 #[must_use = "a command is not sent unless it is awaited"]
 pub struct Sending<C: SentTo> {
     state: State<C>,
@@ -43,12 +44,11 @@ enum State<C: SentTo> {
         answer: oneshot::Receiver<Answer<C::Aggregate>>,
     },
     Refused(SendError<<C::Aggregate as Aggregate>::Error>),
-    /// The inbox is full.
-    Queueing {
-        queueing: Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>,
+    Sent {
         answer: oneshot::Receiver<Answer<C::Aggregate>>,
+        /// Kept while the command waits in line for a full inbox.
+        place: Option<Place<Box<Incoming<C::Aggregate>>>>,
     },
-    Sent(oneshot::Receiver<Answer<C::Aggregate>>),
     Done,
 }
 
@@ -130,16 +130,16 @@ fn enqueue<C: SentTo>(
         return State::Refused(unavailable::<C>(Unavailable::ShutDown));
     };
     incoming.span = Span::current();
-    match shard.try_send(incoming) {
-        Ok(()) => State::Sent(answer),
-        Err(mpsc::error::TrySendError::Full(incoming)) => {
-            let shard = shard.clone();
-            let queueing = Box::pin(async move { shard.send(incoming).await.map_err(|_| ()) });
-            State::Queueing { queueing, answer }
-        }
-        Err(mpsc::error::TrySendError::Closed(_)) => {
-            State::Refused(unavailable::<C>(Unavailable::ShutDown))
-        }
+    match shard.send(incoming) {
+        Sent::Queued => State::Sent {
+            answer,
+            place: None,
+        },
+        Sent::InLine(place) => State::Sent {
+            answer,
+            place: Some(place),
+        },
+        Sent::Closed => State::Refused(unavailable::<C>(Unavailable::ShutDown)),
     }
 }
 
@@ -168,22 +168,11 @@ impl<C: SentTo> Future for Sending<C> {
                     self.state = enqueue(&directory, incoming, answer);
                 }
                 State::Refused(error) => return Poll::Ready(Err(error)),
-                State::Queueing {
-                    mut queueing,
-                    answer,
-                } => match queueing.as_mut().poll(cx) {
-                    Poll::Ready(Ok(())) => self.state = State::Sent(answer),
-                    Poll::Ready(Err(())) => return Poll::Ready(shut_down()),
-                    Poll::Pending => {
-                        self.state = State::Queueing { queueing, answer };
-                        return Poll::Pending;
-                    }
-                },
-                State::Sent(mut answer) => {
+                State::Sent { mut answer, place } => {
                     return match Pin::new(&mut answer).poll(cx) {
                         Poll::Ready(answer) => Poll::Ready(answer.unwrap_or_else(|_| shut_down())),
                         Poll::Pending => {
-                            self.state = State::Sent(answer);
+                            self.state = State::Sent { answer, place };
                             Poll::Pending
                         }
                     };
@@ -200,8 +189,8 @@ impl<C: SentTo> fmt::Debug for Sending<C> {
         let state = match self.state {
             State::Unsent { .. } => "unsent",
             State::Refused(_) => "refused",
-            State::Queueing { .. } => "waiting for room",
-            State::Sent(_) => "sent",
+            State::Sent { place: Some(_), .. } => "waiting in line",
+            State::Sent { place: None, .. } => "sent",
             State::Done => "done",
         };
         f.debug_struct("Sending")
