@@ -196,11 +196,11 @@ fn an_index_says_through_which_event_it_has_come() {
         position: 3,
         event: Uuid::max(),
         bare: 4,
-        bare_id: Uuid::now_v7(),
+        bare_id: crate::id::fresh(),
     };
     let generation = Generation {
         through,
-        newest: Uuid::now_v7(),
+        newest: crate::id::fresh(),
         ..Generation::default()
     };
     let (mut writer, first) = IndexWriter::open(&path, Uuid::max()).unwrap().unwrap();
