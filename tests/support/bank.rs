@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{MaybeDone, maybe_done};
 use serde::{Deserialize, Serialize};
 use tidings::{
     App, AppBuilder, Codec, Command, CommandId, Event, EventStore, Filter, Header, Position,
@@ -296,6 +297,26 @@ pub(crate) async fn not_yet<F: Future + Unpin>(what: &str, future: &mut F) {
         std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_ready())
     });
     assert!(!polled.await, "{what} came too early");
+}
+
+/// A future that was polled once: a command among these has its place in the order.
+pub(crate) struct Begun<F: Future>(std::pin::Pin<Box<MaybeDone<F>>>);
+
+pub(crate) async fn begin<F: Future>(future: F) -> Begun<F> {
+    let mut begun = Box::pin(maybe_done(future));
+    std::future::poll_fn(|cx| {
+        let _ = begun.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    Begun(begun)
+}
+
+impl<F: Future> Begun<F> {
+    pub(crate) async fn end(mut self) -> F::Output {
+        self.0.as_mut().await;
+        self.0.as_mut().take_output().unwrap()
+    }
 }
 
 /// Random numbers that are the same for the same seed (SplitMix64).
