@@ -239,17 +239,15 @@ impl AppBuilder {
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
         // From here on, dropping `running` ends what was started.
-        let running = Running {
-            parts: Some(Parts {
-                closing: building.closing,
-                stopping: building.stopping,
-                shards: building.shards,
-                processors: building.processors,
-                sequencer,
-                topics: Arc::clone(&topics),
-                arbiters: building.arbiters.into_values().collect(),
-            }),
-        };
+        let running = Running::new(Parts {
+            closing: building.closing,
+            stopping: building.stopping,
+            shards: building.shards,
+            processors: building.processors,
+            sequencer,
+            topics: Arc::clone(&topics),
+            arbiters: building.arbiters.into_values().collect(),
+        });
         started?;
         Ok(App {
             inner: Arc::new(Inner {
@@ -263,7 +261,7 @@ impl AppBuilder {
                     shards: building.shard_gauges,
                     projections: building.projection_gauges,
                 },
-                running: Mutex::new(Some(running)),
+                running: Mutex::new(running),
             }),
         })
     }
