@@ -80,16 +80,12 @@ proptest! {
     #[test]
     fn a_projection_over_two_topics_sees_them_in_commit_order(
         steps in prop::collection::vec(step(), 1..120),
-        old in 0..steps_max(),
+        old in 0..60_usize,
         capacity in 1..20_usize,
     ) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
             .block_on(check(steps, old, capacity));
     }
-}
-
-const fn steps_max() -> usize {
-    60
 }
 
 async fn check(steps: Vec<Step>, old: usize, capacity: usize) {

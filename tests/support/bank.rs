@@ -284,8 +284,8 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits for `future`, not for ever.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
+pub(crate) async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future.into_future()).await {
         Ok(output) => output,
         Err(_) => panic!("waited in vain for {what}"),
     }
