@@ -52,7 +52,7 @@ struct Inner {
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     gauges: Gauges,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Running>,
 }
 
 /// What the status is read from.
@@ -155,7 +155,7 @@ impl App {
     }
 
     /// Ends the app in order: takes no more commands, answers those that it has, lets the projections come level with the
-    /// log, and joins every thread. Once it has ended, calling it again returns at once.
+    /// log, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
     ///
     /// # Errors
     /// [`ShutdownError`] if something did not end within `deadline`, or ended with a panic. What is committed is safe all the
@@ -164,10 +164,20 @@ impl App {
     /// # Cancel safety
     /// Dropped half-way, the rest happens in the background.
     pub async fn shutdown_within(&self, deadline: Duration) -> Result<(), ShutdownError> {
-        let Some(running) = self.inner.running.lock().take() else {
-            return Ok(());
+        let mut ended = self.inner.running.lock().end(deadline);
+        let result = match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            // The sender stands beside the handle that is in use here.
+            Err(_) => Ok(()),
         };
-        running.shut_down(deadline).await
+        let thread = self.inner.running.lock().take_ending();
+        // It has said its last word, so this does not wait.
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that ended the app panicked");
+        }
+        result
     }
 }
 

@@ -380,12 +380,17 @@ impl<K: Keeper> Processor<K> {
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
-            tokio::select! {
-                changed = self.wiring.head.changed() => {
+            let told = tokio::select! {
+                changed = self.wiring.head.changed() => match changed {
+                    Ok(()) => Ok(()),
                     // The sequencer is gone, and with it everything that could still come.
-                    if changed.is_err() { self.wiring.stopping.changed().await.ok(); }
-                }
-                _ = self.wiring.stopping.changed() => {}
+                    Err(_) => self.wiring.stopping.changed().await,
+                },
+                told = self.wiring.stopping.changed() => told,
+            };
+            if told.is_err() {
+                // There is nobody left who could tell it to end.
+                return Ok(Step::Stop);
             }
         }
     }

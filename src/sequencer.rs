@@ -12,24 +12,35 @@
 //! # A commit that fails
 //! Nothing of the group is published. Each turn gets the error and answers its callers with it. Turns that were decided on
 //! the lost state expect versions that the log never reached; the store refuses them, and their shard decides again.
+//!
+//! # A commit whose outcome is unknown
+//! A store may have written what it reports as failed, and something else may write to the log past the app. Positions are
+//! without gaps, so the sequencer notices: it publishes from the log what it did not publish itself, before anything that
+//! comes after. While the log cannot be read, nothing is published and callers are answered all the same; readers are late
+//! then, and miss nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug_span, error};
+use tracing::{debug_span, error, warn};
 
 use crate::actor::Panic;
+use crate::bus::Topics;
 use crate::clock::Timestamp;
-use crate::store::{Commit, Committed, EventStore, Refused, StoreError};
+use crate::store::{Commit, Committed, EventStore, Filter, Refused, StoreError};
 use crate::stream::Position;
 use crate::telemetry;
 
 /// How many commits are written in one transaction at most. It bounds the memory of a group and how long one caller waits for
 /// the work of others; beyond a thousand rows a larger transaction saves little (the sync is below a tenth of its cost).
 const MAX_GROUP: usize = 4_096;
+
+/// The first and the longest pause before the log is read again for what was not published.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// What one shard decided in one go.
 pub(crate) trait Turn: Send {
@@ -137,9 +148,10 @@ impl SequencerGauge {
 impl Sequencer {
     /// Starts the thread. It ends when every inbox is dropped and all that was handed over is done.
     ///
-    /// `max_turns` is the sum of what all shards may have on their way.
+    /// `max_turns` is the sum of what all shards may have on their way. `topics` are set before the first command is taken.
     pub(crate) fn start(
         store: Arc<dyn EventStore>,
+        topics: Arc<OnceLock<Arc<Topics>>>,
         head: watch::Sender<Head>,
         max_turns: usize,
     ) -> std::io::Result<(Self, SequencerInbox, SequencerGauge)> {
@@ -150,8 +162,11 @@ impl Sequencer {
             turns: turns.downgrade(),
             head: head.subscribe(),
         };
+        let written = head.borrow().position;
         let engine = Engine {
             store,
+            topics,
+            written,
             head,
             counters,
             inbox,
@@ -174,6 +189,9 @@ impl Sequencer {
 
 struct Engine {
     store: Arc<dyn EventStore>,
+    topics: Arc<OnceLock<Arc<Topics>>>,
+    /// The end of the log as far as it is known; beyond the head if something was not published.
+    written: Position,
     head: watch::Sender<Head>,
     counters: Arc<Counters>,
     inbox: mpsc::Receiver<Box<dyn Turn>>,
@@ -184,7 +202,7 @@ struct Engine {
 
 impl Engine {
     fn run(mut self) {
-        while let Some(turn) = self.inbox.blocking_recv() {
+        while let Some(turn) = self.next() {
             self.gather(turn);
             while self.group.len() < MAX_GROUP
                 && let Ok(turn) = self.inbox.try_recv()
@@ -193,6 +211,26 @@ impl Engine {
             }
             self.commit();
         }
+    }
+
+    /// Waits for a turn; none when there will not be another one.
+    fn next(&mut self) -> Option<Box<dyn Turn>> {
+        let mut pause = PAUSES.0;
+        while self.head.borrow().position < self.written {
+            match self.inbox.try_recv() {
+                Ok(turn) => return Some(turn),
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.publish_from_log(self.written);
+                    return None;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => {}
+            }
+            if !self.publish_from_log(self.written) {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+        self.inbox.blocking_recv()
     }
 
     fn gather(&mut self, mut turn: Box<dyn Turn>) {
@@ -219,6 +257,10 @@ impl Engine {
                 for (turn, _) in self.turns.drain(..) {
                     turn.failed(Arc::clone(&error));
                 }
+                // It may have been written all the same. If this fails too, the next commit brings it to light.
+                if let Ok(Ok(written)) = Panic::catch(|| self.store.head()) {
+                    self.written = self.written.max(written);
+                }
             }
         }
     }
@@ -234,18 +276,36 @@ impl Engine {
             .rev()
             .find_map(|outcome| outcome.as_ref().ok());
         let position = position.map(|committed| committed.last);
+        if let Some(position) = position {
+            let accepted = self.group.iter().zip(&outcomes);
+            let events: usize = accepted
+                .filter(|(_, outcome)| outcome.is_ok())
+                .map(|(commit, _)| commit.events.len())
+                .sum();
+            self.written = self.written.max(position);
+            let before = Position::new(position.as_u64().saturating_sub(events as u64));
+            if !self.publish_from_log(before) {
+                // It has to wait for its turn in the log; the receipts do not depend on it.
+                self.group
+                    .iter_mut()
+                    .for_each(|commit| commit.events.clear());
+            }
+        }
         let time = self
             .group
             .iter()
             .rev()
             .find_map(|commit| commit.events.last());
         let time = time.map(|event| event.header.time);
+        let published = time.is_some();
         let mut outcomes = self.group.drain(..).zip(outcomes);
         for (turn, commits) in &mut self.turns {
             turn.committed(&mut outcomes.by_ref().take(*commits));
         }
         drop(outcomes);
-        if let Some(position) = position {
+        if let Some(position) = position
+            && published
+        {
             self.head.send_if_modified(|head| {
                 let moved = position > head.position;
                 if moved {
@@ -259,6 +319,54 @@ impl Engine {
         }
         for (turn, _) in self.turns.drain(..) {
             turn.answer();
+        }
+    }
+
+    /// Publishes what stands in the log up to `through` and was not published when it was committed. False if it cannot
+    /// be read.
+    fn publish_from_log(&self, through: Position) -> bool {
+        loop {
+            let head = *self.head.borrow();
+            let missing = usize::try_from(head.position.behind(through)).unwrap_or(MAX_GROUP);
+            if missing == 0 {
+                return true;
+            }
+            let Some(topics) = self.topics.get() else {
+                return false;
+            };
+            let limit = missing.min(MAX_GROUP);
+            let page = Panic::catch(|| self.store.read_log(head.position, &Filter::All, limit));
+            let events = match page {
+                Ok(Ok(page)) => page.events,
+                Ok(Err(error)) => {
+                    warn!(%error, after = %head.position, "the log cannot be read to publish from it");
+                    return false;
+                }
+                Err(panic) => {
+                    error!(message = %panic.message, "the store panicked");
+                    return false;
+                }
+            };
+            let Some(last) = events.last() else {
+                error!(after = %head.position, %through, "the log ends before what it holds");
+                return false;
+            };
+            let reached = Head {
+                position: last.header.position,
+                time: last.header.time,
+            };
+            match Panic::catch(|| topics.publish(&events, self.store.codec())) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    error!(%error, after = %head.position, "an event cannot be published");
+                    return false;
+                }
+                Err(panic) => {
+                    error!(message = %panic.message, after = %head.position, "decoding an event panicked");
+                    return false;
+                }
+            }
+            self.head.send_replace(reached);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a shard has done on threads that are made for waiting: loading aggregates, and looking up command ids.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Aggregate;
@@ -12,9 +14,12 @@ use crate::id::CommandId;
 use crate::store::{EventStore, KnownCommand, StoreError};
 use crate::stream::{StreamId, Version};
 
-/// How many events of one stream are loaded before the others of the same errand get their turn. A long stream goes on as an
-/// errand of its own.
+/// How many events of one stream are loaded before the others get their turn.
 const STRETCH: usize = 1_000;
+
+/// How many threads of a shard wait at a time; each holds a reader of the store, and SQLite keeps this many unless told
+/// otherwise. A stream whose reading hangs takes one of them; the others go on.
+const THREADS: usize = 4;
 
 /// An aggregate with the version that its state is folded up to.
 pub(super) struct Live<A> {
@@ -59,60 +64,111 @@ impl From<StoreError> for LoadError {
     }
 }
 
-/// Runs an errand on a thread for waiting; reports each stream as soon as it is done.
-pub(super) fn run<A: Aggregate>(
+/// What a shard wants to be done, and the threads that do it.
+pub(super) struct Errands<A> {
     store: Arc<dyn EventStore>,
-    errand: Vec<Wanted>,
+    board: Arc<Mutex<Board<A>>>,
     found: mpsc::Sender<Found<A>>,
-) {
-    tokio::task::spawn_blocking(move || {
-        for wanted in errand {
-            let start = Live {
-                aggregate: A::default(),
-                version: Version::EMPTY,
-            };
-            step(&store, wanted, start, &found);
-        }
-    });
 }
 
-/// Goes on with one stream, and either reports it or leaves the rest to an errand of its own.
-fn step<A: Aggregate>(
-    store: &Arc<dyn EventStore>,
+struct Board<A> {
+    errands: VecDeque<Errand<A>>,
+    threads: usize,
+}
+
+/// What is to be done for one stream.
+struct Errand<A> {
     wanted: Wanted,
-    mut live: Live<A>,
+    /// How far it has been loaded; none if that has not begun.
+    live: Option<Live<A>>,
+}
+
+impl<A: Aggregate> Errands<A> {
+    pub(super) fn new(store: Arc<dyn EventStore>, found: mpsc::Sender<Found<A>>) -> Self {
+        let board = Board {
+            errands: VecDeque::new(),
+            threads: 0,
+        };
+        Self {
+            store,
+            board: Arc::new(Mutex::new(board)),
+            found,
+        }
+    }
+
+    /// Has it done on a thread for waiting; what comes of it is reported as soon as it is done.
+    pub(super) fn run(&self, wanted: Wanted) {
+        let mut board = self.board.lock();
+        board.errands.push_back(Errand { wanted, live: None });
+        if board.threads < THREADS {
+            board.threads += 1;
+            let (store, found) = (Arc::clone(&self.store), self.found.clone());
+            let board = Arc::clone(&self.board);
+            tokio::task::spawn_blocking(move || work(&*store, &board, &found));
+        }
+    }
+}
+
+/// Does one errand after the other, until there is none.
+fn work<A: Aggregate>(
+    store: &dyn EventStore,
+    board: &Mutex<Board<A>>,
     found: &mpsc::Sender<Found<A>>,
 ) {
-    let result = if wanted.load {
-        match fold(&**store, &wanted.stream, &mut live) {
-            Ok(ControlFlow::Break(())) => {
-                let (store, found) = (Arc::clone(store), found.clone());
-                tokio::task::spawn_blocking(move || step(&store, wanted, live, &found));
-                return;
+    loop {
+        let next = {
+            let mut board = board.lock();
+            let next = board.errands.pop_front();
+            if next.is_none() {
+                board.threads -= 1;
             }
-            Ok(ControlFlow::Continue(())) => Ok(()),
+            next
+        };
+        let Some(errand) = next else { return };
+        let stream = errand.wanted.stream.clone();
+        // User code is in here: its `Default`, its `Deserialize`, its `apply`.
+        let step = Panic::catch(|| step(store, errand));
+        let result = match step.unwrap_or_else(|panic| Err(LoadError::Panicked(panic))) {
+            Ok(Step::Unfinished(errand)) => {
+                board.lock().errands.push_back(errand);
+                continue;
+            }
+            Ok(Step::Finished(findings)) => Ok(findings),
             Err(error) => Err(error),
+        };
+        // A shard that has ended needs no answer, and wants nothing more.
+        if found.blocking_send(Found { stream, result }).is_err() {
+            board.lock().errands.clear();
         }
+    }
+}
+
+enum Step<A> {
+    Finished(Findings<A>),
+    /// The rest of a long stream, to be continued behind the others.
+    Unfinished(Errand<A>),
+}
+
+/// Goes on with one stream.
+fn step<A: Aggregate>(store: &dyn EventStore, errand: Errand<A>) -> Result<Step<A>, LoadError> {
+    let Errand { wanted, live } = errand;
+    let live = if wanted.load {
+        let mut live = live.unwrap_or_else(|| Live {
+            aggregate: A::default(),
+            version: Version::EMPTY,
+        });
+        if fold(store, &wanted.stream, &mut live)?.is_break() {
+            let live = Some(live);
+            return Ok(Step::Unfinished(Errand { wanted, live }));
+        }
+        Some(live)
     } else {
-        Ok(())
+        None
     };
-    let result = result.and_then(|()| {
-        let look_up = |id| Ok((id, store.find_command(id)?));
-        let ids = wanted
-            .ids
-            .into_iter()
-            .map(look_up)
-            .collect::<Result<_, StoreError>>()?;
-        Ok(Findings {
-            live: wanted.load.then_some(live),
-            ids,
-        })
-    });
-    // A shard that has ended needs no answer.
-    let _ = found.blocking_send(Found {
-        stream: wanted.stream,
-        result,
-    });
+    let look_up = |id| Ok((id, store.find_command(id)?));
+    let ids = wanted.ids.into_iter().map(look_up);
+    let ids = ids.collect::<Result<_, StoreError>>()?;
+    Ok(Step::Finished(Findings { live, ids }))
 }
 
 /// Folds the next stretch of the stream; breaks if there is more.
@@ -124,30 +180,27 @@ fn fold<A: Aggregate>(
     let codec = store.codec();
     let mut left = STRETCH;
     let mut failed = None;
-    let read = Panic::catch(|| {
-        store.read_stream(stream, live.version, &mut |recorded| {
-            if left == 0 {
-                return ControlFlow::Break(());
+    store.read_stream(stream, live.version, &mut |recorded| {
+        if left == 0 {
+            return ControlFlow::Break(());
+        }
+        left -= 1;
+        match recorded.decode::<A::Event>(codec) {
+            Ok(event) => {
+                live.aggregate.apply(&event);
+                live.version = recorded.header.version;
+                ControlFlow::Continue(())
             }
-            left -= 1;
-            match recorded.decode::<A::Event>(codec) {
-                Ok(event) => {
-                    live.aggregate.apply(&event);
-                    live.version = recorded.header.version;
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    let version = recorded.header.version;
-                    failed = Some(LoadError::Unreadable {
-                        version,
-                        source: Arc::new(error),
-                    });
-                    ControlFlow::Break(())
-                }
+            Err(error) => {
+                let version = recorded.header.version;
+                failed = Some(LoadError::Unreadable {
+                    version,
+                    source: Arc::new(error),
+                });
+                ControlFlow::Break(())
             }
-        })
-    });
-    read.map_err(LoadError::Panicked)??;
+        }
+    })?;
     match failed {
         Some(error) => Err(error),
         None if left == 0 => Ok(ControlFlow::Break(())),

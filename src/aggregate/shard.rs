@@ -31,7 +31,7 @@ use tracing::{Span, debug_span};
 
 use super::Aggregate;
 use super::inbox::Receiver;
-use super::loader::{self, Findings, Found, Live, LoadError, Wanted};
+use super::loader::{Errands, Findings, Found, Live, LoadError, Wanted};
 use super::turn::{Decided, DecidedTurn, Settled, Verdict, known_command};
 use crate::actor::Panic;
 use crate::bus::Topic;
@@ -56,11 +56,8 @@ pub(crate) const MAX_TURNS: u64 = 16;
 /// How many commands of a shard may wait for an aggregate to be loaded, or for a lookup.
 const MAX_WAITING: usize = 4_096;
 
-/// How many errands of a shard run at a time; each holds a thread and a reader of the store.
-const MAX_ERRANDS: usize = 2;
-
-/// How many streams one errand serves, so that two errands share what there is to do.
-const ERRAND: usize = 128;
+/// How many findings of errands may wait for the shard.
+const MAX_FOUND: usize = 128;
 
 /// How often a command is decided before its caller is told that the stream does not hold still. Within one process only
 /// a failed commit makes a decision stale, and the command that failed is not decided again.
@@ -141,10 +138,7 @@ pub(crate) struct Shard<A: Aggregate> {
     closing: watch::Receiver<bool>,
     settled: mpsc::Receiver<Settled<A>>,
     found: mpsc::Receiver<Found<A>>,
-    found_sender: mpsc::Sender<Found<A>>,
-    wanted: VecDeque<Wanted>,
-    /// How many streams are with errands that run.
-    errand_streams: usize,
+    errands: Errands<A>,
     /// The streams that wait until turns on their way have come back.
     blocked: HashSet<StreamId>,
     /// How many commands wait in the queues of their aggregates.
@@ -232,7 +226,8 @@ impl<A: Aggregate> Shard<A> {
         gauge: Arc<ShardGauge>,
     ) -> Self {
         let (settled_sender, settled) = mpsc::channel(MAX_TURNS as usize + 1);
-        let (found_sender, found) = mpsc::channel(ERRAND);
+        let (found_sender, found) = mpsc::channel(MAX_FOUND);
+        let errands = Errands::new(Arc::clone(&store), found_sender);
         let desk = Desk {
             codec: store.codec(),
             store,
@@ -258,9 +253,7 @@ impl<A: Aggregate> Shard<A> {
             closing,
             settled,
             found,
-            found_sender,
-            wanted: VecDeque::new(),
-            errand_streams: 0,
+            errands,
             blocked: HashSet::new(),
             waiting: 0,
             started: Instant::now(),
@@ -311,7 +304,6 @@ impl<A: Aggregate> Shard<A> {
                 self.accept(incoming, touched);
             }
             self.desk.hand_over();
-            self.send_errands();
             if tick || self.entries.len() > self.limits.live {
                 self.passivate();
             }
@@ -406,7 +398,7 @@ impl<A: Aggregate> Shard<A> {
                 ids.dedup();
                 queue.errand = true;
                 let load = entry.live.is_none();
-                self.wanted.push_back(Wanted {
+                self.errands.run(Wanted {
                     stream: stream.clone(),
                     load,
                     ids,
@@ -450,7 +442,6 @@ impl<A: Aggregate> Shard<A> {
 
     /// An errand has reported a stream.
     fn found(&mut self, found: Found<A>) {
-        self.errand_streams = self.errand_streams.saturating_sub(1);
         let Found { stream, result } = found;
         let Some(entry) = self.entries.get_mut(&stream) else {
             return;
@@ -496,18 +487,6 @@ impl<A: Aggregate> Shard<A> {
             }
         }
         self.advance(&stream);
-    }
-
-    fn send_errands(&mut self) {
-        while !self.wanted.is_empty() && self.errand_streams < MAX_ERRANDS * ERRAND {
-            let errand: Vec<_> = self.wanted.drain(..self.wanted.len().min(ERRAND)).collect();
-            self.errand_streams += errand.len();
-            loader::run(
-                Arc::clone(&self.desk.store),
-                errand,
-                self.found_sender.clone(),
-            );
-        }
     }
 
     /// Lets go of aggregates that were idle for too long, and of the longest unused ones if there are too many. Nothing is
@@ -617,11 +596,16 @@ impl<A: Aggregate> Desk<A> {
         };
         let mut recorded = Vec::new();
         if let Verdict::Accepted(events) = &verdict {
-            match self.record(&context, events) {
-                Ok(written) => recorded = written,
-                Err(source) => {
+            match Panic::catch(|| self.record(&context, events)) {
+                Ok(Ok(written)) => recorded = written,
+                Ok(Err(source)) => {
                     let stream = incoming.stream.clone();
                     incoming.answer(Err(SendError::Unwritable { stream, source }));
+                    return;
+                }
+                Err(panic) => {
+                    let answer = Err(panicked(&incoming.stream, &panic));
+                    incoming.answer(answer);
                     return;
                 }
             }

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
@@ -210,8 +210,9 @@ impl AppBuilder {
         let max_turns = self.settings.arbiters
             * self.aggregates.len()
             * usize::try_from(MAX_TURNS).unwrap_or(1);
+        let published = Arc::new(OnceLock::new());
         let (sequencer, inbox, sequencer_gauge) =
-            Sequencer::start(Arc::clone(&store), head, max_turns)?;
+            Sequencer::start(Arc::clone(&store), Arc::clone(&published), head, max_turns)?;
         let mut building = Building {
             topics: Topics::new(Arc::clone(&store), start, self.settings.topic_capacity),
             store,
@@ -236,18 +237,18 @@ impl AppBuilder {
             .chain(self.projections)
             .try_for_each(|step| step(&mut building));
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
+        // Set once, here; nobody has sent a command yet.
+        let _ = published.set(Arc::clone(&topics));
         // From here on, dropping `running` ends what was started.
-        let running = Running {
-            parts: Some(Parts {
-                closing: building.closing,
-                stopping: building.stopping,
-                shards: building.shards,
-                processors: building.processors,
-                sequencer,
-                topics: Arc::clone(&topics),
-                arbiters: building.arbiters.into_values().collect(),
-            }),
-        };
+        let running = Running::new(Parts {
+            closing: building.closing,
+            stopping: building.stopping,
+            shards: building.shards,
+            processors: building.processors,
+            sequencer,
+            topics: Arc::clone(&topics),
+            arbiters: building.arbiters.into_values().collect(),
+        });
         started?;
         Ok(App {
             inner: Arc::new(Inner {
@@ -261,7 +262,7 @@ impl AppBuilder {
                     shards: building.shard_gauges,
                     projections: building.projection_gauges,
                 },
-                running: Mutex::new(Some(running)),
+                running: Mutex::new(running),
             }),
         })
     }

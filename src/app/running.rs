@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +15,10 @@ use crate::sequencer::Sequencer;
 
 /// Every thread and actor of an app, and the means to end them.
 pub(crate) struct Running {
-    pub(super) parts: Option<Parts>,
+    parts: Option<Parts>,
+    /// How it ended, once it has.
+    ended: watch::Sender<Option<Result<(), ShutdownError>>>,
+    ending: Option<JoinHandle<()>>,
 }
 
 pub(super) struct Parts {
@@ -36,51 +40,76 @@ pub struct ShutdownError {
 }
 
 impl Running {
-    /// Ends the parts in the order in which work flows through them.
-    pub(super) async fn shut_down(mut self, within: Duration) -> Result<(), ShutdownError> {
-        match self.parts.take() {
-            Some(parts) => {
-                // In a task of its own, so that it goes on if the caller stops waiting.
-                let ending = tokio::spawn(parts.end(within));
-                ending.await.unwrap_or_else(|error| {
-                    Err(ShutdownError {
-                        problems: vec![error.to_string()],
-                    })
-                })
-            }
-            None => Ok(()),
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts: Some(parts),
+            ended: watch::Sender::new(None),
+            ending: None,
         }
+    }
+
+    /// Ends the parts in the order in which work flows through them, unless that has begun already.
+    ///
+    /// It happens on a thread of its own, so that it goes on if nobody waits for it, and if the runtime of who began it ends.
+    pub(super) fn end(
+        &mut self,
+        within: Duration,
+    ) -> watch::Receiver<Option<Result<(), ShutdownError>>> {
+        let receiver = self.ended.subscribe();
+        if let Some(parts) = self.parts.take() {
+            let ended = self.ended.clone();
+            let ending = std::thread::Builder::new()
+                .name("tidings-ending".into())
+                .spawn(move || {
+                    let result = parts.end_blocking(within);
+                    if let Err(error) = &result
+                        && ended.receiver_count() == 0
+                    {
+                        tracing::error!(%error, "nobody waits for it");
+                    }
+                    ended.send_replace(Some(result));
+                });
+            match ending {
+                Ok(thread) => self.ending = Some(thread),
+                Err(error) => {
+                    let problems = vec![format!("no thread to end it on: {error}")];
+                    self.ended
+                        .send_replace(Some(Err(ShutdownError { problems })));
+                }
+            }
+        }
+        receiver
+    }
+
+    /// The thread that ends it, to be joined once it has said how it ended.
+    pub(super) fn take_ending(&mut self) -> Option<JoinHandle<()>> {
+        self.ending.take()
     }
 }
 
 impl Drop for Running {
     /// Ends in the background what nobody has shut down.
     fn drop(&mut self) {
-        let Some(parts) = self.parts.take() else {
-            return;
-        };
-        let ending = std::thread::Builder::new()
-            .name("tidings-ending".into())
-            .spawn(|| {
-                match tokio::runtime::Builder::new_current_thread()
-                    .enable_time()
-                    .build()
-                {
-                    Ok(runtime) => {
-                        if let Err(error) = runtime.block_on(parts.end(super::SHUTDOWN)) {
-                            tracing::error!(%error, "an app was dropped");
-                        }
-                    }
-                    Err(error) => tracing::error!(%error, "an app was dropped and cannot be ended"),
-                }
-            });
-        if let Err(error) = ending {
-            tracing::error!(%error, "an app was dropped and cannot be ended");
-        }
+        self.end(super::SHUTDOWN);
     }
 }
 
 impl Parts {
+    fn end_blocking(self, within: Duration) -> Result<(), ShutdownError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| ShutdownError {
+                problems: vec![format!("no runtime to end it on: {error}")],
+            })?;
+        let result = runtime.block_on(self.end(within));
+        if result.is_err() {
+            // What did not end in time is not waited for.
+            runtime.shutdown_background();
+        }
+        result
+    }
+
     async fn end(self, within: Duration) -> Result<(), ShutdownError> {
         let deadline = Instant::now() + within;
         let mut problems = Vec::new();

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::topic::{History, HistoryPage, Topic, TopicStatus};
-use crate::event::{Envelope, EventSet};
+use crate::codec::Codec;
+use crate::event::{DecodeError, Envelope, EventSet, Recorded};
 use crate::store::{EventStore, Filter};
 use crate::stream::Position;
 
@@ -23,9 +24,19 @@ trait AnyTopic: Any + Send + Sync {
     fn status(&self) -> TopicStatus;
     fn close(&self);
     fn as_any(&self) -> &dyn Any;
+
+    /// Decodes those of `events` that belong to the topic; what it returns publishes them.
+    fn decode<'a>(
+        &'a self,
+        events: &[Recorded],
+        codec: Codec,
+    ) -> Result<Publication<'a>, DecodeError>;
 }
 
-impl<E: Send + Sync + 'static> AnyTopic for Topic<E> {
+/// Publishes events that were decoded before.
+type Publication<'a> = Box<dyn FnOnce() + 'a>;
+
+impl<S: EventSet> AnyTopic for Topic<S> {
     fn status(&self) -> TopicStatus {
         Topic::status(self)
     }
@@ -36,6 +47,19 @@ impl<E: Send + Sync + 'static> AnyTopic for Topic<E> {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn decode<'a>(
+        &'a self,
+        events: &[Recorded],
+        codec: Codec,
+    ) -> Result<Publication<'a>, DecodeError> {
+        let own = events
+            .iter()
+            .filter(|event| S::NAMES.contains(&&*event.header.name));
+        let envelopes = own.map(|recorded| envelope::<S>(recorded.clone(), codec));
+        let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
+        Ok(Box::new(move || self.publish(envelopes)))
     }
 }
 
@@ -80,6 +104,17 @@ impl Topics {
         status
     }
 
+    /// Publishes `events` as the log holds them, in every topic that they belong to: all, or none if one cannot be decoded.
+    pub(crate) fn publish(&self, events: &[Recorded], codec: Codec) -> Result<(), DecodeError> {
+        let topics = self
+            .topics
+            .values()
+            .map(|topic| topic.decode(events, codec));
+        let publications = topics.collect::<Result<Vec<_>, _>>()?;
+        publications.into_iter().for_each(|publish| publish());
+        Ok(())
+    }
+
     /// Tells every subscriber that nothing more will come.
     pub(crate) fn close(&self) {
         self.topics.values().for_each(|topic| topic.close());
@@ -100,17 +135,22 @@ fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<S> {
     Arc::new(move |after, limit| {
         let page = store.read_log(after, &filter, limit)?;
         let codec = store.codec();
-        let events = page.events.into_iter().map(|recorded| {
-            let event = recorded.decode(codec)?;
-            Ok(Envelope {
-                header: recorded.header,
-                event,
-            })
-        });
-        let events = events.collect::<Result<_, crate::event::DecodeError>>()?;
+        let events = page
+            .events
+            .into_iter()
+            .map(|recorded| envelope(recorded, codec));
+        let events = events.collect::<Result<_, DecodeError>>()?;
         Ok(HistoryPage {
             events,
             through: page.through,
         })
+    })
+}
+
+fn envelope<S: EventSet>(recorded: Recorded, codec: Codec) -> Result<Envelope<S>, DecodeError> {
+    let event = recorded.decode(codec)?;
+    Ok(Envelope {
+        header: recorded.header,
+        event,
     })
 }
