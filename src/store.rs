@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 pub use self::memory::Memory;
@@ -135,9 +136,30 @@ impl fmt::Display for Durability {
 /// ```
 #[derive(Debug, Default)]
 pub struct Commit {
-    pub(crate) command_id: Option<CommandId>,
-    pub(crate) expectations: Vec<(StreamId, ExpectedVersion)>,
+    pub(crate) id: CommitId,
+    /// Nearly always one stream.
+    pub(crate) expectations: SmallVec<[(StreamId, ExpectedVersion); 1]>,
     pub(crate) events: Vec<Recorded>,
+}
+
+/// The command that a commit is for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum CommitId {
+    #[default]
+    None,
+    /// Made just now, so that the log cannot know it.
+    Fresh(CommandId),
+    /// Perhaps a repeat.
+    Given(CommandId),
+}
+
+impl CommitId {
+    pub(crate) fn get(self) -> Option<CommandId> {
+        match self {
+            Self::None => None,
+            Self::Fresh(id) | Self::Given(id) => Some(id),
+        }
+    }
 }
 
 impl Commit {
@@ -153,7 +175,7 @@ impl Commit {
     /// The store sets the id in the header of each event of the commit.
     #[must_use]
     pub fn command_id(mut self, id: CommandId) -> Self {
-        self.command_id = Some(id);
+        self.id = CommitId::Given(id);
         self
     }
 
@@ -179,8 +201,17 @@ impl Commit {
 
     /// The command id, if the log is to know it after this commit.
     pub(crate) fn remembered_id(&self) -> Option<CommandId> {
-        self.command_id
+        self.id
+            .get()
             .filter(|_| !(self.expectations.is_empty() && self.events.is_empty()))
+    }
+
+    /// The command id, if the log may know it already.
+    pub(crate) fn doubtful_id(&self) -> Option<CommandId> {
+        match self.id {
+            CommitId::Given(_) => self.remembered_id(),
+            CommitId::Fresh(_) | CommitId::None => None,
+        }
     }
 
     /// The events; after an accepted commit with their versions and positions.

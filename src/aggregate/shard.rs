@@ -41,7 +41,7 @@ use crate::command::{Context, Receipt, SendError};
 use crate::event::{EventSet, Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::sequencer::SequencerInbox;
-use crate::store::{Commit, EventStore, StoreError};
+use crate::store::{Commit, CommitId, EventStore, StoreError};
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 use crate::telemetry;
 
@@ -228,18 +228,24 @@ impl<A: Aggregate> Shard<A> {
         let (settled_sender, settled) = mpsc::channel(MAX_TURNS as usize + 1);
         let (found_sender, found) = mpsc::channel(MAX_FOUND);
         let errands = Errands::new(Arc::clone(&store), found_sender);
+        let durability = store.durability();
         let desk = Desk {
             codec: store.codec(),
             store,
             sequencer,
+            open: Box::new(DecidedTurn::new(
+                topic.clone(),
+                durability,
+                settled_sender.clone(),
+            )),
+            spare: Vec::new(),
             topic,
             clock,
             settled_sender,
             turn: 1,
             settled: 0,
             now: Timestamp::default(),
-            commits: Vec::new(),
-            decided: Vec::new(),
+            events: Vec::new(),
             in_flight: HashMap::new(),
             in_flight_order: VecDeque::new(),
             bytes: Vec::new(),
@@ -414,7 +420,8 @@ impl<A: Aggregate> Shard<A> {
 
     /// A turn has come back.
     fn settle(&mut self, settled: Settled<A>) {
-        self.desk.settled = settled.number;
+        self.desk.settled = settled.turn.number;
+        self.desk.spare.push(settled.turn);
         self.desk.forget_settled_ids();
         for failure in settled.failures {
             let Some(entry) = self.entries.get_mut(&failure.stream) else {
@@ -525,8 +532,12 @@ struct Desk<A: Aggregate> {
     /// All turns up to this one have come back.
     settled: u64,
     now: Timestamp,
-    commits: Vec<Commit>,
-    decided: Vec<Decided<A>>,
+    /// The turn that is being decided.
+    open: Box<DecidedTurn<A>>,
+    /// Turns that have come back, to be filled again.
+    spare: Vec<Box<DecidedTurn<A>>>,
+    /// Where one decision gathers its events.
+    events: Vec<A::Event>,
     /// The ids from outside that are on their way, each with its turn.
     in_flight: HashMap<CommandId, u64>,
     in_flight_order: VecDeque<(u64, CommandId)>,
@@ -574,14 +585,15 @@ impl<A: Aggregate> Desk<A> {
             causation_id = %context.causation_id,
         )
         .entered();
-        let mut events = Vec::new();
+        self.events.clear();
+        let events = &mut self.events;
         let decision = Panic::catch(|| {
             live.aggregate
-                .decide(incoming.command.clone(), &context, &mut events)
+                .decide(incoming.command.clone(), &context, events)
         });
         let expected = live.version;
         let verdict = match decision {
-            Ok(Ok(())) => Verdict::Accepted(events),
+            Ok(Ok(())) => Verdict::Accepted(self.events.len()),
             Ok(Err(reason)) if entry.last_turn <= self.settled => {
                 incoming.answer(Err(SendError::Rejected(reason)));
                 return;
@@ -594,43 +606,45 @@ impl<A: Aggregate> Desk<A> {
                 return;
             }
         };
-        let mut recorded = Vec::new();
-        if let Verdict::Accepted(events) = &verdict {
-            match Panic::catch(|| self.record(&context, events)) {
-                Ok(Ok(written)) => recorded = written,
-                Ok(Err(source)) => {
+        let mut commit = Commit::new();
+        if let Verdict::Accepted(events) = verdict {
+            match self.record(&context) {
+                Ok(recorded) => commit.events = recorded,
+                Err(source) => {
                     let stream = incoming.stream.clone();
                     incoming.answer(Err(SendError::Unwritable { stream, source }));
                     return;
                 }
-                Err(panic) => {
-                    let answer = Err(panicked(&incoming.stream, &panic));
-                    incoming.answer(answer);
-                    return;
-                }
             }
-            let applied =
-                Panic::catch(|| events.iter().for_each(|event| live.aggregate.apply(event)));
+            let applied = Panic::catch(|| {
+                self.events
+                    .iter()
+                    .for_each(|event| live.aggregate.apply(event))
+            });
             if let Err(panic) = applied {
                 entry.live = None;
                 let answer = Err(panicked(&incoming.stream, &panic));
                 incoming.answer(answer);
                 return;
             }
-            live.version = live.version.plus(events.len() as u64);
-            if incoming.lookup != Lookup::Fresh {
-                self.in_flight.insert(incoming.command_id, self.turn);
-                self.in_flight_order
-                    .push_back((self.turn, incoming.command_id));
-            }
+            live.version = live.version.plus(events as u64);
+            self.open.events.append(&mut self.events);
+            commit.id = match incoming.lookup {
+                Lookup::Fresh => CommitId::Fresh(incoming.command_id),
+                Lookup::Needed | Lookup::Unknown => {
+                    self.in_flight.insert(incoming.command_id, self.turn);
+                    self.in_flight_order
+                        .push_back((self.turn, incoming.command_id));
+                    CommitId::Given(incoming.command_id)
+                }
+            };
         }
         entry.last_turn = self.turn;
-        self.commits.push(Commit {
-            command_id: matches!(verdict, Verdict::Accepted(_)).then_some(incoming.command_id),
-            expectations: vec![(incoming.stream.clone(), ExpectedVersion::Exact(expected))],
-            events: recorded,
-        });
-        self.decided.push(Decided {
+        commit
+            .expectations
+            .push((context.stream, ExpectedVersion::Exact(expected)));
+        self.open.commits.push(commit);
+        self.open.decided.push(Decided {
             incoming,
             version: live.version,
             verdict,
@@ -638,12 +652,8 @@ impl<A: Aggregate> Desk<A> {
     }
 
     /// Writes the events down as they will stand in the log; the store adds version and position.
-    fn record(
-        &mut self,
-        context: &Context,
-        events: &[A::Event],
-    ) -> Result<Vec<Recorded>, CodecError> {
-        events
+    fn record(&mut self, context: &Context) -> Result<Vec<Recorded>, CodecError> {
+        self.events
             .iter()
             .map(|event| {
                 self.bytes.clear();
@@ -672,21 +682,20 @@ impl<A: Aggregate> Desk<A> {
     /// Hands everything that was decided to the sequencer, unless too many turns are on their way: then it goes with the
     /// next one that comes back.
     fn hand_over(&mut self) {
-        if self.decided.is_empty() || self.turns_on_their_way() == MAX_TURNS {
+        if self.open.decided.is_empty() || self.turns_on_their_way() == MAX_TURNS {
             return;
         }
-        let commands = self.decided.len();
-        let turn = DecidedTurn {
-            number: self.turn,
-            commits: std::mem::replace(&mut self.commits, Vec::with_capacity(commands)),
-            decided: std::mem::replace(&mut self.decided, Vec::with_capacity(commands)),
-            ended: Vec::with_capacity(commands),
-            topic: self.topic.clone(),
-            durability: self.store.durability(),
-            settled: self.settled_sender.clone(),
-        };
+        let next = self.spare.pop().unwrap_or_else(|| {
+            Box::new(DecidedTurn::new(
+                self.topic.clone(),
+                self.store.durability(),
+                self.settled_sender.clone(),
+            ))
+        });
+        let mut turn = std::mem::replace(&mut self.open, next);
+        turn.number = self.turn;
         self.turn += 1;
-        if let Err(turn) = self.sequencer.hand_over(Box::new(turn)) {
+        if let Err(turn) = self.sequencer.hand_over(turn) {
             turn.failed(Arc::new(StoreError::Failed {
                 place: "the sequencer".into(),
                 source: "it has ended".into(),

@@ -8,7 +8,7 @@ use super::Aggregate;
 use super::shard::Incoming;
 use crate::bus::Topic;
 use crate::command::{Outcome, Receipt, SendError};
-use crate::event::Envelope;
+use crate::event::{Envelope, Recorded};
 use crate::sequencer::{self, Turn};
 use crate::store::{Commit, Durability, KnownCommand, Refused, StoreError};
 use crate::stream::{StreamId, Version};
@@ -18,30 +18,34 @@ pub(super) struct Decided<A: Aggregate> {
     pub(super) incoming: Box<Incoming<A>>,
     /// The stream's version after it.
     pub(super) version: Version,
-    pub(super) verdict: Verdict<A>,
+    pub(super) verdict: Verdict<A::Error>,
 }
 
-pub(super) enum Verdict<A: Aggregate> {
-    Accepted(Vec<A::Event>),
-    Rejected(A::Error),
+pub(super) enum Verdict<R> {
+    /// With so many events.
+    Accepted(usize),
+    Rejected(R),
 }
 
-/// What a shard hands to the sequencer. The commits and the decided commands stand in the same order.
+/// What a shard hands to the sequencer. The commits and the decided commands stand in the same order, and so do the events
+/// of all of them. It comes back to the shard empty, to be filled again.
 pub(super) struct DecidedTurn<A: Aggregate> {
     pub(super) number: u64,
     pub(super) commits: Vec<Commit>,
     pub(super) decided: Vec<Decided<A>>,
-    pub(super) ended: Vec<Ended<A>>,
-    pub(super) topic: Topic<A::Event>,
-    pub(super) durability: Durability,
-    pub(super) settled: mpsc::Sender<Settled<A>>,
+    pub(super) events: Vec<A::Event>,
+    ended: Vec<Ended<A>>,
+    topic: Topic<A::Event>,
+    durability: Durability,
+    settled: mpsc::Sender<Settled<A>>,
 }
 
 /// How a decided command ended.
-pub(super) enum Ended<A: Aggregate> {
+enum Ended<A: Aggregate> {
     Answered {
         incoming: Box<Incoming<A>>,
         answer: Result<Receipt, SendError<A::Error>>,
+        /// The events that its aggregate has applied are not in the log.
         lost: bool,
     },
     /// Its commit was refused, because the state that it was decided on is not the log's.
@@ -50,7 +54,7 @@ pub(super) enum Ended<A: Aggregate> {
 
 /// What a shard gets back when a turn has ended.
 pub(super) struct Settled<A: Aggregate> {
-    pub(super) number: u64,
+    pub(super) turn: Box<DecidedTurn<A>>,
     pub(super) failures: Vec<Failure<A>>,
 }
 
@@ -61,125 +65,139 @@ pub(super) struct Failure<A: Aggregate> {
     pub(super) again: Option<Box<Incoming<A>>>,
 }
 
+impl<A: Aggregate> DecidedTurn<A> {
+    pub(super) fn new(
+        topic: Topic<A::Event>,
+        durability: Durability,
+        settled: mpsc::Sender<Settled<A>>,
+    ) -> Self {
+        Self {
+            number: 0,
+            commits: Vec::new(),
+            decided: Vec::new(),
+            events: Vec::new(),
+            ended: Vec::new(),
+            topic,
+            durability,
+            settled,
+        }
+    }
+
+    fn settle(mut self: Box<Self>, failures: Vec<Failure<A>>) {
+        self.events.clear();
+        let settled = self.settled.clone();
+        // The channel has room for every turn that may be on its way; it is closed only when the shard has ended, and then
+        // nobody decides on a lost state any more.
+        let _ = settled.try_send(Settled {
+            turn: self,
+            failures,
+        });
+    }
+}
+
 impl<A: Aggregate> Turn for DecidedTurn<A> {
     fn commits(&mut self, group: &mut Vec<Commit>) {
         group.append(&mut self.commits);
     }
 
     fn committed(&mut self, outcomes: &mut dyn Iterator<Item = (Commit, sequencer::Outcome)>) {
+        let mut decided = self.decided.drain(..);
+        let mut events = self.events.drain(..);
         let (ended, durability) = (&mut self.ended, self.durability);
-        let events =
-            self.decided
-                .drain(..)
-                .zip(outcomes)
-                .flat_map(|(decided, (commit, outcome))| {
-                    let Decided {
-                        incoming,
-                        version,
-                        verdict,
-                    } = decided;
-                    let (headers, events) = match (outcome, verdict) {
-                        (Ok(committed), Verdict::Accepted(events)) => {
-                            let receipt = Receipt {
-                                command_id: incoming.command_id,
-                                stream: incoming.stream.clone(),
-                                version,
-                                events: u32::try_from(events.len()).unwrap_or(u32::MAX),
-                                position: committed.last,
-                                durability,
-                                outcome: Outcome::Applied,
-                            };
-                            ended.push(Ended::Answered {
-                                incoming,
-                                answer: Ok(receipt),
-                                lost: false,
-                            });
-                            (commit.events, events)
-                        }
-                        (Ok(_), Verdict::Rejected(reason)) => {
-                            let answer = Err(SendError::Rejected(reason));
-                            ended.push(Ended::Answered {
-                                incoming,
-                                answer,
-                                lost: false,
-                            });
-                            Default::default()
-                        }
-                        (Err(Refused::KnownCommand(known)), _) => {
-                            let answer = known_command(&incoming, known, durability);
-                            ended.push(Ended::Answered {
-                                incoming,
-                                answer,
-                                lost: true,
-                            });
-                            Default::default()
-                        }
-                        (Err(Refused::Conflict { .. }), _) => {
-                            ended.push(Ended::Stale(incoming));
-                            Default::default()
-                        }
-                    };
-                    let headers = headers.into_iter().map(|recorded| recorded.header);
-                    headers
-                        .zip(events)
-                        .map(|(header, event)| Envelope { header, event })
-                });
-        self.topic.publish(events);
+        let mut recorded = Vec::new().into_iter();
+        self.topic.publish(std::iter::from_fn(|| {
+            loop {
+                if let Some(Recorded { header, .. }) = recorded.next() {
+                    return events.next().map(|event| Envelope { header, event });
+                }
+                let (decided, (commit, outcome)) = decided.next().zip(outcomes.next())?;
+                let (accepted, published) = match &decided.verdict {
+                    Verdict::Accepted(accepted) => (*accepted, commit.events.len()),
+                    Verdict::Rejected(_) => (0, 0),
+                };
+                if outcome.is_ok() && accepted == published {
+                    recorded = commit.events.into_iter();
+                } else {
+                    // Refused, or to be published from the log in its turn.
+                    events.by_ref().take(accepted).for_each(drop);
+                }
+                ended.push(Ended::new(decided, outcome, durability));
+            }
+        }));
     }
 
     fn answer(mut self: Box<Self>) {
-        let failures = self
-            .ended
-            .drain(..)
-            .filter_map(|ended| match ended {
-                Ended::Answered {
-                    incoming,
-                    answer,
-                    lost,
-                } => {
-                    let stream = lost.then(|| incoming.stream.clone());
-                    incoming.answer(answer);
-                    stream.map(|stream| Failure {
-                        stream,
-                        again: None,
-                    })
-                }
-                Ended::Stale(incoming) => Some(Failure {
-                    stream: incoming.stream.clone(),
-                    again: Some(incoming),
-                }),
-            })
-            .collect();
+        let failures = self.ended.drain(..).filter_map(Ended::answer).collect();
         self.settle(failures);
     }
 
     fn failed(mut self: Box<Self>, error: Arc<StoreError>) {
-        let failures = self
-            .decided
-            .drain(..)
-            .map(|decided| {
-                let stream = decided.incoming.stream.clone();
-                decided
-                    .incoming
-                    .answer(Err(SendError::Store(Arc::clone(&error))));
-                Failure {
-                    stream,
-                    again: None,
-                }
-            })
-            .collect();
+        let failures = self.decided.drain(..).map(|Decided { incoming, .. }| {
+            let stream = incoming.stream.clone();
+            incoming.answer(Err(SendError::Store(Arc::clone(&error))));
+            Failure {
+                stream,
+                again: None,
+            }
+        });
+        let failures = failures.collect();
         self.settle(failures);
     }
 }
 
-impl<A: Aggregate> DecidedTurn<A> {
-    fn settle(&self, failures: Vec<Failure<A>>) {
-        // The channel has room for every turn that may be on its way; it is closed only when the shard has ended, and then
-        // nobody decides on a lost state any more.
-        let _ = self.settled.try_send(Settled {
-            number: self.number,
-            failures,
-        });
+impl<A: Aggregate> Ended<A> {
+    fn new(decided: Decided<A>, outcome: sequencer::Outcome, durability: Durability) -> Self {
+        let Decided {
+            incoming,
+            version,
+            verdict,
+        } = decided;
+        let (answer, lost) = match (outcome, verdict) {
+            (Ok(committed), Verdict::Accepted(events)) => {
+                let receipt = Receipt {
+                    command_id: incoming.command_id,
+                    stream: incoming.stream.clone(),
+                    version,
+                    events: u32::try_from(events).unwrap_or(u32::MAX),
+                    position: committed.last,
+                    durability,
+                    outcome: Outcome::Applied,
+                };
+                (Ok(receipt), false)
+            }
+            (Ok(_), Verdict::Rejected(reason)) => (Err(SendError::Rejected(reason)), false),
+            (Err(Refused::KnownCommand(known)), _) => {
+                (known_command(&incoming, known, durability), true)
+            }
+            (Err(Refused::Conflict { .. }), _) => return Self::Stale(incoming),
+        };
+        Self::Answered {
+            incoming,
+            answer,
+            lost,
+        }
+    }
+
+    /// Answers the caller, unless the command is to be decided again. Returns what the shard must know.
+    fn answer(self) -> Option<Failure<A>> {
+        match self {
+            Self::Answered {
+                incoming,
+                answer,
+                lost,
+            } => {
+                let stream = lost.then(|| incoming.stream.clone());
+                incoming.answer(answer);
+                stream.map(|stream| Failure {
+                    stream,
+                    again: None,
+                })
+            }
+            Self::Stale(incoming) => Some(Failure {
+                stream: incoming.stream.clone(),
+                again: Some(incoming),
+            }),
+        }
     }
 }
 

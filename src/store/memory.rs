@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
@@ -47,6 +46,8 @@ struct Log {
     head: u64,
     heads: Prehashed<StreamId, Head>,
     commands: HashMap<CommandId, Place>,
+    /// The commands of the events up to this position are in `commands`.
+    entered: u64,
     /// Commands that appended no event.
     bare: Vec<KnownCommand>,
 }
@@ -187,11 +188,7 @@ impl EventStore for Memory {
     }
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
-        let log = self.log.read();
-        Ok(log
-            .commands
-            .get(&id)
-            .and_then(|place| log.known(id, *place)))
+        Ok(self.log.write().known(id))
     }
 
     fn durability(&self) -> Durability {
@@ -205,23 +202,11 @@ impl EventStore for Memory {
 
 impl Log {
     fn commit(&mut self, commit: &mut Commit) -> Result<Committed, Refused> {
-        let remembered = match commit
-            .remembered_id()
-            .map(|id| (id, self.commands.entry(id)))
+        if let Some(id) = commit.doubtful_id()
+            && let Some(known) = self.known(id)
         {
-            None => None,
-            Some((_, Entry::Vacant(free))) => Some(free),
-            Some((id, Entry::Occupied(taken))) => {
-                let place = *taken.get();
-                return match self.known(id, place) {
-                    Some(known) => Err(Refused::KnownCommand(known)),
-                    // A place always leads to its command; there is nothing to append twice either way.
-                    None => Ok(Committed {
-                        last: Position::new(self.head),
-                    }),
-                };
-            }
-        };
+            return Err(Refused::KnownCommand(known));
+        }
         for (stream, expected) in &commit.expectations {
             let actual = version_of(&self.heads, stream);
             if !expected.admits(actual) {
@@ -231,13 +216,6 @@ impl Log {
                     actual,
                 });
             }
-        }
-        if let Some(free) = remembered {
-            free.insert(if commit.events.is_empty() {
-                Place::Bare(self.bare.len())
-            } else {
-                Place::Events(self.head + 1)
-            });
         }
         for event in &mut commit.events {
             self.head += 1;
@@ -249,7 +227,7 @@ impl Log {
             let previous = std::mem::replace(&mut head.position, self.head);
             event.header.version = Version::new(head.version);
             event.header.position = Position::new(self.head);
-            event.header.command_id = commit.command_id;
+            event.header.command_id = commit.id.get();
             let event = event.clone();
             match self.segments.last_mut() {
                 Some(segment) if segment.len() < SEGMENT as usize => {
@@ -263,9 +241,10 @@ impl Log {
             }
         }
         if commit.events.is_empty()
-            && commit.remembered_id().is_some()
+            && let Some(id) = commit.remembered_id()
             && let Some((stream, _)) = commit.expectations.first()
         {
+            self.commands.insert(id, Place::Bare(self.bare.len()));
             self.bare.push(KnownCommand {
                 stream: stream.clone(),
                 version: version_of(&self.heads, stream),
@@ -285,8 +264,10 @@ impl Log {
             .get((index % SEGMENT) as usize)
     }
 
-    fn known(&self, id: CommandId, place: Place) -> Option<KnownCommand> {
-        let first = match place {
+    /// What the log knows of a command.
+    fn known(&mut self, id: CommandId) -> Option<KnownCommand> {
+        self.enter_commands();
+        let first = match *self.commands.get(&id)? {
             Place::Bare(index) => return self.bare.get(index).cloned(),
             Place::Events(first) => first,
         };
@@ -296,6 +277,22 @@ impl Log {
                 .map(|entered| &entered.event.header)
                 .take_while(|header| header.command_id == Some(id)),
         )
+    }
+
+    /// Enters the commands of the events that were appended since somebody asked last. Most ids are never asked for, and
+    /// a log in memory takes a million of them a second.
+    fn enter_commands(&mut self) {
+        while self.entered < self.head {
+            self.entered += 1;
+            let Some(entered) = self.at(self.entered) else {
+                return;
+            };
+            if let Some(id) = entered.event.header.command_id {
+                self.commands
+                    .entry(id)
+                    .or_insert(Place::Events(self.entered));
+            }
+        }
     }
 }
 

@@ -148,7 +148,7 @@ impl Writer {
         earlier: &[Commit],
     ) -> Result<Result<Committed, Refused>, StoreError> {
         let id = commit.remembered_id();
-        if let Some(id) = id
+        if let Some(id) = commit.doubtful_id()
             && let Some(known) = self.known_command(id, earlier)?
         {
             return Ok(Err(Refused::KnownCommand(known)));
@@ -172,7 +172,7 @@ impl Writer {
         let first = self.group.through.position + 1;
         for event in &mut commit.events {
             let key = self.shared.secret.key(&event.header.stream);
-            event.header.command_id = commit.command_id;
+            event.header.command_id = commit.id.get();
             self.group.append(key, event);
         }
         if let Some(id) = id {
