@@ -41,6 +41,12 @@ const SEGMENTS: usize = 8;
 /// How many evicted segments are kept for use again. More than one is needed only while readers stand in them.
 const SPARE: usize = 4;
 
+/// How often a level reader lets its task be polled again before it sleeps: about as long as it takes to wake a thread, so
+/// that it costs at most twice what the better choice would have. Without it a reader that is faster than its publisher
+/// sleeps after every few events; measured, four subscribers then got 30 instead of 50 to 70 million events a second. Any
+/// number from 2 to 64 did the same.
+const LINGER: u32 = 8;
+
 /// Something that has a place in the log.
 pub(crate) trait Placed {
     /// Its place; ascending in a ring.
@@ -336,6 +342,8 @@ pub(crate) struct Cursor<T: Placed> {
     ring: Arc<Ring<T>>,
     seat: SeatNumber,
     place: Place<T>,
+    /// How often in a row the task was polled for nothing.
+    lingered: u32,
 }
 
 #[derive(Debug)]
@@ -396,6 +404,7 @@ impl<T: Placed> Cursor<T> {
             seat: ring.bell.join(),
             ring: ring.clone(),
             place,
+            lingered: 0,
         }
     }
 
@@ -458,15 +467,29 @@ impl<T: Placed> Cursor<T> {
 
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
-        let Self { ring, seat, place } = self;
+        let Self {
+            ring,
+            seat,
+            place,
+            lingered,
+        } = self;
         loop {
             // Before looking: what was published before the end is seen first.
             let closed = ring.is_closed();
             match place.advance(ring) {
-                Ahead::Events => return Poll::Ready(Ready::Next),
+                Ahead::Events => {
+                    *lingered = 0;
+                    return Poll::Ready(Ready::Next);
+                }
                 Ahead::Gone => return Poll::Ready(Ready::Lagged),
                 Ahead::Nothing if closed => return Poll::Ready(Ready::Closed),
                 Ahead::Nothing => {}
+            }
+            if *lingered < LINGER {
+                // The task goes to the back of its queue, and everybody else on the thread has a turn first.
+                *lingered += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let ready = || ring.is_closed() || place.advance(ring) != Ahead::Nothing;
             if ring.bell.sleep(seat, cx, ready).is_pending() {
