@@ -24,8 +24,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Events in a row; those that are published can be read.
 pub(super) struct Segment<T> {
-    len: AtomicUsize,
+    len: Len,
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+/// How many events are published. The writer changes it with each batch, so it shares its cache lines (a pair, as they are
+/// fetched) with nothing that a reader needs in between.
+#[repr(align(128))]
+struct Len(AtomicUsize);
+
+/// A segment as one reader sees it. It looks at the length only when asked to: each look costs the writer, on another core,
+/// the sole possession of that cache line.
+pub(super) struct Reader<T> {
+    segment: Arc<Segment<T>>,
+    /// A length that the segment had; it can only have grown since.
+    known: usize,
 }
 
 // SAFETY: A shared segment hands out `&T` on any thread, which takes `T: Sync`. The last owner drops the events, whichever
@@ -44,9 +57,20 @@ impl<T> Segment<T> {
     /// The events that are published.
     #[inline]
     pub(super) fn published(&self) -> &[T] {
-        let len = self.len.load(Ordering::Acquire);
+        let len = self.len.0.load(Ordering::Acquire);
+        // SAFETY: `len` was loaded from this segment, which is borrowed.
+        unsafe { self.first(len) }
+    }
+
+    /// The first `len` events.
+    ///
+    /// # Safety
+    /// This thread has loaded `len`, with acquire order, or has got it from one that has, while somebody kept the segment
+    /// alive from then on.
+    #[inline]
+    unsafe fn first(&self, len: usize) -> &[T] {
         // SAFETY: `UnsafeCell<MaybeUninit<T>>` has the layout of `T`. The first `len` slots hold events and are not written
-        // to while `self` is borrowed (invariant 2), and their writes came before the load (invariant 3).
+        // to while the segment is shared (invariant 2), and their writes came before the load (invariant 3).
         unsafe { slice::from_raw_parts(self.slots.as_ptr().cast::<T>(), len) }
     }
 
@@ -58,11 +82,39 @@ impl<T> Segment<T> {
 
     fn clear(&mut self) {
         // First: after a panic in the drop of an event, when the others are dropped too, nothing may be dropped again.
-        let len = std::mem::take(self.len.get_mut());
+        let len = std::mem::take(self.len.0.get_mut());
         let events = ptr::slice_from_raw_parts_mut(self.slots.as_mut_ptr().cast::<T>(), len);
         // SAFETY: the first `len` slots hold events (invariant 2), `self` is borrowed mutably, so that nobody reads them, and
         // they are dropped once, since `len` is 0 from now on.
         unsafe { ptr::drop_in_place(events) };
+    }
+}
+
+impl<T> Reader<T> {
+    /// A reader that knows of no event yet.
+    pub(super) fn new(segment: Arc<Segment<T>>) -> Self {
+        Self { segment, known: 0 }
+    }
+
+    /// The events that this reader knows of.
+    #[inline]
+    pub(super) fn known(&self) -> &[T] {
+        // SAFETY: `known` is 0 or was loaded in `look` from the segment that this reader has kept alive since; whoever moved
+        // the reader to another thread moved it after that.
+        unsafe { self.segment.first(self.known) }
+    }
+
+    /// Looks for more; returns all.
+    #[inline]
+    pub(super) fn look(&mut self) -> &[T] {
+        self.known = self.segment.len.0.load(Ordering::Acquire);
+        self.known()
+    }
+
+    /// Whether it knows of all events that the segment will ever hold.
+    #[inline]
+    pub(super) fn is_complete(&self) -> bool {
+        self.known == self.segment.capacity()
     }
 }
 
@@ -78,7 +130,7 @@ impl<T> Writer<T> {
         let slot = || UnsafeCell::new(MaybeUninit::uninit());
         Self {
             segment: Arc::new(Segment {
-                len: AtomicUsize::new(0),
+                len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
             }),
             written: 0,
@@ -118,7 +170,7 @@ impl<T> Writer<T> {
     /// Lets the readers see what is written.
     #[inline]
     pub(super) fn publish(&mut self) {
-        self.segment.len.store(self.written, Ordering::Release);
+        self.segment.len.0.store(self.written, Ordering::Release);
     }
 }
 
@@ -132,8 +184,17 @@ impl<T> Drop for Writer<T> {
 impl<T> fmt::Debug for Segment<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Segment")
-            .field("len", &self.len)
+            .field("len", &self.len.0)
             .field("capacity", &self.capacity())
+            .finish()
+    }
+}
+
+impl<T> fmt::Debug for Reader<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("segment", &self.segment)
+            .field("known", &self.known)
             .finish()
     }
 }
@@ -161,15 +222,14 @@ mod tests {
         let mut writer = Writer::<Box<u64>>::new(LAST as usize);
         thread::scope(|scope| {
             for _ in 0..2 {
-                let segment = writer.segment().clone();
+                let mut reader = Reader::new(writer.segment().clone());
                 scope.spawn(move || {
-                    loop {
-                        let seen = segment.published();
+                    while !reader.is_complete() {
+                        let before = reader.known().len();
+                        let seen = reader.look();
+                        assert!(seen.len() >= before);
                         let expected: Vec<_> = (1..=seen.len() as u64).collect();
                         assert!(seen.iter().map(|boxed| **boxed).eq(expected));
-                        if seen.len() as u64 == LAST {
-                            break;
-                        }
                         thread::yield_now();
                     }
                 });
