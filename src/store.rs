@@ -181,15 +181,19 @@ impl Commit {
 
     /// Appends `events` to `stream`, which must stand at `expected`. Without events it only checks.
     ///
-    /// The stream stands in each event's header too, and the store sets version and position there.
+    /// Each event's header gets the stream; the store sets version and position there.
     #[must_use]
     pub fn append(
         mut self,
         stream: StreamId,
         expected: ExpectedVersion,
-        events: Vec<Recorded>,
+        mut events: Vec<Recorded>,
     ) -> Self {
-        debug_assert!(events.iter().all(|event| event.header.stream == stream));
+        for event in &mut events {
+            if event.header.stream != stream {
+                event.header.stream = stream.clone();
+            }
+        }
         self.expectations.push((stream, expected));
         if self.events.is_empty() {
             self.events = events;

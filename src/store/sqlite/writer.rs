@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, params};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::Shared;
@@ -153,6 +154,7 @@ impl Writer {
         {
             return Ok(Err(Refused::KnownCommand(known)));
         }
+        let mut named = SmallVec::<[StreamKey; 1]>::new();
         for (stream, expected) in &commit.expectations {
             let key = self.shared.secret.key(stream);
             let actual = Version::new(self.head(key)?.version);
@@ -163,17 +165,22 @@ impl Writer {
                     actual,
                 }));
             }
+            named.push(key);
         }
-        // Nothing has been changed up to here, and nothing below can fail but the look-up of a stream that the commit
-        // did not name.
-        for event in &commit.events {
-            self.head(self.shared.secret.key(&event.header.stream))?;
-        }
+        // Nothing has been changed up to here, and nothing below can fail.
         let first = self.group.through.position + 1;
-        for event in &mut commit.events {
-            let key = self.shared.secret.key(&event.header.stream);
-            event.header.command_id = commit.id.get();
-            self.group.append(key, event);
+        let Commit {
+            id: command,
+            expectations,
+            events,
+        } = &mut *commit;
+        for event in events {
+            // Each event is of a stream that the commit names, and nearly every commit names only one.
+            let mut streams = expectations.iter().zip(&named);
+            let found = streams.find(|((stream, _), _)| *stream == event.header.stream);
+            let Some((_, key)) = found else { continue };
+            event.header.command_id = command.get();
+            self.group.append(*key, event);
         }
         if let Some(id) = id {
             let entry = match commit.expectations.first() {
