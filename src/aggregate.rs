@@ -110,6 +110,7 @@
 //! ```
 
 pub(crate) mod directory;
+pub(crate) mod inbox;
 mod loader;
 pub(crate) mod shard;
 mod turn;

@@ -30,6 +30,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{Span, debug_span};
 
 use super::Aggregate;
+use super::inbox::Reader;
 use super::loader::{Errands, Findings, Found, Live, LoadError, Wanted};
 use super::turn::{Decided, DecidedTurn, Settled, Verdict, known_command};
 use crate::actor::Panic;
@@ -121,7 +122,7 @@ pub(crate) struct Shard<A: Aggregate> {
     entries: HashMap<StreamId, Entry<A>>,
     desk: Desk<A>,
     limits: Limits,
-    commands: mpsc::Receiver<Incoming<A>>,
+    commands: Reader<Incoming<A>>,
     closing: watch::Receiver<bool>,
     settled: mpsc::Receiver<Settled<A>>,
     found: mpsc::Receiver<Found<A>>,
@@ -204,7 +205,7 @@ impl<A: Aggregate> Shard<A> {
     )]
     pub(crate) fn new(
         limits: Limits,
-        commands: mpsc::Receiver<Incoming<A>>,
+        commands: Reader<Incoming<A>>,
         closing: watch::Receiver<bool>,
         store: Arc<dyn EventStore>,
         sequencer: SequencerInbox,
@@ -271,7 +272,7 @@ impl<A: Aggregate> Shard<A> {
                 () = closed(&mut self.closing), if !self.commands.is_closed() => {
                     self.commands.close();
                 }
-                taken = self.commands.recv_many(&mut inbox, TURN), if may_take => {
+                taken = self.commands.take(&mut inbox, TURN), if may_take => {
                     drained = taken == 0;
                 }
                 _ = sweep.tick() => tick = true,

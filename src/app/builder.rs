@@ -8,13 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::running::{Parts, Running};
 use super::{App, Gauges, Inner};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
+use crate::aggregate::inbox::{Inbox, Reader};
 use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
 use crate::bus::Topics;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -360,7 +361,8 @@ impl Building {
         limits.live = limits.live.div_ceil(self.settings.arbiters);
         let (mut inboxes, mut gauges) = (Vec::new(), Vec::new());
         for _ in 0..self.settings.arbiters {
-            let (inbox, commands) = mpsc::channel(limits.inbox);
+            let inbox = Inbox::new(limits.inbox);
+            let commands = Reader(Arc::clone(&inbox));
             let gauge = Arc::new(ShardGauge::default());
             inboxes.push(inbox);
             gauges.push(Arc::clone(&gauge));

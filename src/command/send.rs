@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::{Receipt, SendError, SentTo, Unavailable};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
+use crate::aggregate::inbox::Waiting;
 use crate::aggregate::shard::{Incoming, Lookup};
 use crate::event::{Header, Metadata};
 use crate::id::{CausationId, CommandId, CorrelationId};
@@ -22,13 +23,13 @@ type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 /// A command on its way; await it for its [`Receipt`].
 ///
 /// Commands that one task sends one after the other, each polled once before the next, reach their aggregate in that order.
-/// If the aggregate's inbox is full, sending waits for room.
+/// If the aggregate's inbox is full, the command waits before it for room; none that is sent later overtakes it.
 ///
 /// # Errors
 /// See [`SendError`].
 ///
 /// # Cancel safety
-/// Dropped before it is first polled, nothing was sent. Dropped later, the command takes effect or not, and the answer is
+/// Dropped before it is first polled, or while it waits for room, nothing was sent. Dropped later, the command takes effect or not, and the answer is
 /// lost: send it again with the same [`command_id`](Self::command_id) to learn which.
 #[must_use = "a command is not sent unless it is awaited"]
 pub struct Sending<C: SentTo> {
@@ -37,12 +38,11 @@ pub struct Sending<C: SentTo> {
 
 enum State<C: SentTo> {
     Unsent(Box<Unsent<C>>),
-    /// The inbox is full.
-    Queueing {
-        queueing: Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>,
+    Sent {
         answer: oneshot::Receiver<Answer<C::Aggregate>>,
+        /// Its place before the inbox, if that was full.
+        waiting: Option<Waiting<Incoming<C::Aggregate>>>,
     },
-    Sent(oneshot::Receiver<Answer<C::Aggregate>>),
     Done,
 }
 
@@ -122,7 +122,10 @@ impl<C: SentTo> Unsent<C> {
             let (reply, answer) = oneshot::channel();
             // The receiver is at hand.
             let _ = reply.send(Err(error));
-            State::Sent(answer)
+            State::Sent {
+                answer,
+                waiting: None,
+            }
         };
         let Some(directory) = self.directory else {
             return refused(unavailable(Unavailable::NotRegistered));
@@ -154,16 +157,9 @@ impl<C: SentTo> Unsent<C> {
             span: Span::current(),
             attempts: 0,
         };
-        match shard.try_send(incoming) {
-            Ok(()) => State::Sent(answer),
-            Err(mpsc::error::TrySendError::Full(incoming)) => {
-                let shard = shard.clone();
-                let queueing = Box::pin(async move { shard.send(incoming).await.map_err(|_| ()) });
-                State::Queueing { queueing, answer }
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                refused(unavailable(Unavailable::ShutDown))
-            }
+        match shard.put(incoming) {
+            Ok(waiting) => State::Sent { answer, waiting },
+            Err(_) => refused(unavailable(Unavailable::ShutDown)),
         }
     }
 }
@@ -184,22 +180,14 @@ impl<C: SentTo> Future for Sending<C> {
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
                 State::Unsent(unsent) => self.state = unsent.send(),
-                State::Queueing {
-                    mut queueing,
-                    answer,
-                } => match queueing.as_mut().poll(cx) {
-                    Poll::Ready(Ok(())) => self.state = State::Sent(answer),
-                    Poll::Ready(Err(())) => return Poll::Ready(shut_down()),
-                    Poll::Pending => {
-                        self.state = State::Queueing { queueing, answer };
-                        return Poll::Pending;
-                    }
-                },
-                State::Sent(mut answer) => {
+                State::Sent {
+                    mut answer,
+                    waiting,
+                } => {
                     return match Pin::new(&mut answer).poll(cx) {
                         Poll::Ready(answer) => Poll::Ready(answer.unwrap_or_else(|_| shut_down())),
                         Poll::Pending => {
-                            self.state = State::Sent(answer);
+                            self.state = State::Sent { answer, waiting };
                             Poll::Pending
                         }
                     };
@@ -213,10 +201,12 @@ impl<C: SentTo> Future for Sending<C> {
 
 impl<C: SentTo> fmt::Debug for Sending<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
+        let state = match &self.state {
             State::Unsent(_) => "unsent",
-            State::Queueing { .. } => "waiting for room",
-            State::Sent(_) => "sent",
+            State::Sent { waiting, .. } if waiting.as_ref().is_some_and(Waiting::is_outside) => {
+                "waiting for room"
+            }
+            State::Sent { .. } => "sent",
             State::Done => "done",
         };
         f.debug_struct("Sending")
