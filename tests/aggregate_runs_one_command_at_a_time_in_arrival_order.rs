@@ -1,4 +1,11 @@
 //! Guarantee 7: at most one live actor for an aggregate; its commands run one at a time, in the order of their arrival.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

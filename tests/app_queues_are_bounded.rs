@@ -1,4 +1,11 @@
 //! Guarantee 16 for the app: a store that is slow makes senders wait, and what is queued stays bounded.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

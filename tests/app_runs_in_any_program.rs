@@ -1,4 +1,11 @@
 //! An app runs inside of a tokio program with one thread or many, and inside of an actix one.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

@@ -1,4 +1,11 @@
 //! Guarantee 6: the same command id twice gives the first receipt and appends nothing, for ever, across restarts.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

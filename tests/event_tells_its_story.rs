@@ -1,4 +1,11 @@
 //! Correlation, causation and metadata flow from a command to its events, and from an event to the command that it causes.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

@@ -1,5 +1,12 @@
 //! A handler that fails or panics stops its projection before that event, and says why; all others go on. Guarantee 24 with it:
 //! `at_least` never answers from an earlier state.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 #![cfg(feature = "sqlite")]
 
 #[path = "support/bank.rs"]
