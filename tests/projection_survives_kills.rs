@@ -35,7 +35,7 @@ async fn a_process_that_is_killed_again_and_again_folds_each_event_once() {
     let path = directory.path().join("log.db");
     let mut dice = Dice::new(19);
     let mut heads = vec![0];
-    for _ in 0..12 {
+    for _ in 0..60 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
             .arg("a_process_that_is_killed_again_and_again_folds_each_event_once")
@@ -68,27 +68,19 @@ async fn a_process_that_is_killed_again_and_again_folds_each_event_once() {
 
 async fn commit_until_killed(path: &Path) {
     let app = start::<1>(path).await;
-    let mut number = app.head().as_u64();
-    // Far longer than it lives, should nobody kill it.
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    while std::time::Instant::now() < end {
-        let mut sends = Vec::new();
-        for _ in 0..20 {
-            number += 1;
-            let id = (number % 7).to_string();
-            sends.push(
-                begin(app.send(
-                    id,
-                    Deposit {
-                        cents: number as i64,
-                    },
-                ))
-                .await,
-            );
-        }
-        for send in sends {
-            let receipt = send.end().await.unwrap();
-            println!("acknowledged {}", receipt.position);
-        }
+    // Several writers, so that the view is busy at any moment.
+    let writers = (0..8).map(|writer| {
+        let app = app.clone();
+        tokio::spawn(async move {
+            // Far longer than it lives, should nobody kill it.
+            let end = std::time::Instant::now() + Duration::from_secs(60);
+            while std::time::Instant::now() < end {
+                let receipt = app.send(writer.to_string(), Deposit { cents: 1 }).await;
+                println!("acknowledged {}", receipt.unwrap().position);
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
     }
 }
