@@ -1,5 +1,12 @@
 //! Guarantee 9: a failed commit leaves no trace. No event of it is visible, nobody is told that it succeeded, and the next
 //! command decides on what is committed.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

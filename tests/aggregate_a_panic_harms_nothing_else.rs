@@ -1,4 +1,11 @@
 //! Guarantee 12: a panic in user code reaches the caller of that command as an error, and harms nothing else.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

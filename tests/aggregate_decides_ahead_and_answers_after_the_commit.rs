@@ -1,5 +1,12 @@
 //! Guarantees 8 and 15: `decide` sees the fold of every earlier event, committed or ahead of the commit; a caller is answered,
 //! and a handler called, only after the commit.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

@@ -1,4 +1,11 @@
 //! Guarantee 7: at most one live actor for an aggregate; its commands run one at a time, in the order of their arrival.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;
@@ -42,6 +49,9 @@ impl Queue {
             let mut deciding = DECIDING.lock();
             assert!(!deciding.contains(&name), "{name} decides twice at once");
             deciding.push(name.clone());
+        }
+        if name == "held" {
+            drop(HELD.lock());
         }
         // Long enough that a second actor would be caught.
         std::thread::yield_now();
@@ -162,31 +172,84 @@ async fn commands_that_wait_for_a_load_keep_their_order_with_those_that_come_lat
     app.shutdown().await.unwrap();
 }
 
+/// Deciding at this aggregate waits until the lock is free.
+static HELD: Mutex<()> = Mutex::new(());
+
+async fn decided(app: &App, expected: u64) {
+    until("they are decided", || {
+        let status = app.status();
+        status.aggregates[0]
+            .shards
+            .iter()
+            .map(|s| s.decided)
+            .sum::<u64>()
+            >= expected
+    })
+    .await;
+}
+
 #[tokio::test]
+#[expect(
+    clippy::await_holding_lock,
+    reason = "it holds the shard's thread, which no task of this one waits for"
+)]
 async fn commands_begun_in_order_arrive_in_order_though_the_inbox_is_full() {
-    for _ in 0..20 {
-        let app = App::builder()
-            .store(Memory::new())
-            .aggregate::<Queue>()
-            .inbox(2)
-            .start()
-            .await
-            .unwrap();
-        let mut sends = Vec::new();
-        for number in 0..300 {
-            sends.push(begin(app.send("full", Enter { sender: 0, number })).await);
-            if number % 7 == 0 {
-                // The shard drains meanwhile, so that there is room for one that comes later.
-                std::thread::yield_now();
-            }
-        }
-        for send in sends {
-            soon("an answer", send.end()).await.unwrap();
-        }
-        assert_eq!(
-            order(app.store())[&("full".into(), 0)],
-            (0..300).collect::<Vec<_>>()
-        );
-        app.shutdown().await.unwrap();
+    let builder = App::builder().store(Memory::new()).aggregate::<Queue>();
+    let app = builder.inbox(2).start().await.unwrap();
+    let enter = |number| app.send("held", Enter { sender: 0, number });
+    let held = HELD.lock();
+    let mut sends = vec![begin(enter(0)).await];
+    until("the shard is held", || {
+        DECIDING.lock().contains(&"held".into())
+    })
+    .await;
+    // Two have room, one waits for it.
+    for number in 1..4 {
+        sends.push(begin(enter(number)).await);
     }
+    drop(held);
+    // The inbox has room again, but the one that waits was there before the next.
+    decided(&app, 3).await;
+    for number in 4..8 {
+        sends.push(begin(enter(number)).await);
+    }
+    for send in sends {
+        soon("an answer", send.end()).await.unwrap();
+    }
+    assert_eq!(
+        order(app.store())[&("held".into(), 0)],
+        (0..8).collect::<Vec<_>>()
+    );
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn commands_that_nobody_awaits_any_more_keep_no_room_in_the_inbox() {
+    let (store, faults) = Faulty::new(Memory::new());
+    let builder = App::builder().store(store).aggregate::<Queue>();
+    let app = builder.inbox(4).arbiters(1).start().await.unwrap();
+    let gate = faults.hold(Operation::Commit);
+    let enter = |number| app.send("full", Enter { sender: 0, number });
+    let mut sends = Vec::new();
+    for number in 0..500 {
+        sends.push(begin(enter(number)).await);
+    }
+    gate.open();
+    // They are kept, and polled no more.
+    soon(
+        "another one's answer",
+        app.send(
+            "other",
+            Enter {
+                sender: 0,
+                number: 0,
+            },
+        ),
+    )
+    .await
+    .unwrap();
+    for send in sends {
+        soon("an answer", send.end()).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
 }

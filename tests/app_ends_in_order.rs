@@ -1,4 +1,11 @@
 //! A shutdown answers what was taken, refuses what comes later, and joins every thread; so does dropping the app.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 #![cfg(target_os = "linux")]
 
 #[path = "support/bank.rs"]

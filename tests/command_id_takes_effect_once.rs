@@ -1,4 +1,11 @@
 //! Guarantee 6: the same command id twice gives the first receipt and appends nothing, for ever, across restarts.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;
@@ -63,6 +70,28 @@ async fn two_in_flight_at_once_take_effect_once() {
     let first = first.await.unwrap();
     is_repeat(&first, &second.await.unwrap());
     assert_eq!(app.store().head().unwrap().as_u64(), 1);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_repeat_in_flight_that_would_be_rejected_by_now_gets_the_first_receipt() {
+    let (store, faults) = Faulty::new(Memory::new());
+    let app = start(store).await;
+    app.send("a", Deposit { cents: 5 }).await.unwrap();
+    let id = CommandId::from_name("one");
+    let withdraw = || app.send("a", Withdraw { cents: 5 }).command_id(id);
+    let mut gate = faults.hold(Operation::Commit);
+    let first = begin(withdraw()).await;
+    gate.reached(1).await;
+    let second = begin(withdraw()).await;
+    until("the second has arrived", || {
+        let shards = &app.status().aggregates[0].shards;
+        shards.iter().any(|shard| shard.waiting > 0)
+            || shards.iter().map(|shard| shard.decided).sum::<u64>() > 2
+    })
+    .await;
+    gate.open();
+    is_repeat(&first.end().await.unwrap(), &second.end().await.unwrap());
     app.shutdown().await.unwrap();
 }
 

@@ -1,5 +1,12 @@
 //! A handler that fails or panics stops its projection before that event, and says why; all others go on. Guarantee 24 with it:
 //! `at_least` never answers from an earlier state.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 #![cfg(feature = "sqlite")]
 
 #[path = "support/bank.rs"]
@@ -8,12 +15,13 @@ mod bank;
 use std::time::Duration;
 
 use bank::*;
+use serde::{Deserialize, Deserializer, Serialize};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite;
 use tidings::testing::{Fault, Faulty, Operation};
 use tidings::{
-    App, ConsumerState, EventStore, Header, Memory, Position, ProjectionStatus, ViewError,
-    projection,
+    App, Command, ConsumerState, Event, EventStore, Header, Memory, Position, ProjectionStatus,
+    ViewError, aggregate, projection,
 };
 
 /// Cannot stand a deposit of 13 cents, and panics at 14.
@@ -172,6 +180,66 @@ async fn an_error_while_catching_up_stops_it_before_the_event() {
 #[tokio::test]
 async fn a_panic_while_catching_up_stops_it_before_the_event() {
     check_stopped(14, "fourteen", false).await;
+}
+
+/// An event that its code cannot read back: it panics.
+#[derive(Event, Serialize)]
+#[event(name = "vase.broken", version = 1)]
+struct Broken {}
+
+impl<'de> Deserialize<'de> for Broken {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("shards everywhere")
+    }
+}
+
+#[derive(Command, Clone)]
+struct Break;
+
+#[derive(Default)]
+struct Vase;
+
+#[aggregate(category = "vase", events = VaseEvent, error = std::convert::Infallible)]
+impl Vase {
+    #[command]
+    fn break_it(&self, _: Break) -> Broken {
+        Broken {}
+    }
+    #[apply]
+    fn broken(&mut self, _: &Broken) {}
+}
+
+#[derive(Default)]
+struct Vases;
+
+#[projection(name = "vases", version = 1)]
+impl Vases {
+    #[on]
+    fn broken(&mut self, _: &Broken) {}
+}
+
+#[tokio::test]
+async fn a_panic_while_reading_an_event_stops_it_before_the_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let builder = || {
+        let builder = App::builder().store(sqlite(&path)).aggregate::<Vase>();
+        builder.projection(Vases)
+    };
+    let app = builder().start().await.unwrap();
+    let broken = app.send("a", Break).await.unwrap();
+    app.view::<Vases>().at_least(broken.position).await.unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+    let app = builder().start().await.unwrap();
+    until("it has stopped", || {
+        status(&app, "vases").state == ConsumerState::Stopped
+    })
+    .await;
+    let trouble = status(&app, "vases").trouble.unwrap();
+    assert!(trouble.contains("shards everywhere"), "{trouble}");
+    assert!(trouble.contains("at position 1"), "{trouble}");
+    app.shutdown().await.unwrap();
 }
 
 #[tokio::test]

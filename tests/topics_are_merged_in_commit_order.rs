@@ -1,5 +1,12 @@
 //! Guarantee 14: what reads several topics sees them merged in commit order, each event once: while it catches up, live, and when
 //! it falls behind.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

@@ -131,9 +131,11 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     }
 
     fn fold_recorded(&self, target: &mut T, event: &Recorded, codec: Codec) -> Result<(), Trouble> {
-        let decoded = event
-            .decode::<S>(codec)
-            .map_err(|error| failure(&event.header, error.into()))?;
+        let decoded = match Panic::catch(|| event.decode::<S>(codec)) {
+            Ok(Ok(decoded)) => decoded,
+            Ok(Err(error)) => return Err(failure(&event.header, error.into())),
+            Err(panic) => return Err(panicked(&event.header, &panic)),
+        };
         fold(&self.handlers, target, &decoded, &event.header)
     }
 
@@ -163,11 +165,12 @@ fn fold<T, S: EventSet>(
     match Panic::catch(|| handler(target, event, header)) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(failure(header, error)),
-        Err(panic) => Err(failure(
-            header,
-            format!("it panicked: {}", panic.message).into(),
-        )),
+        Err(panic) => Err(panicked(header, &panic)),
     }
+}
+
+fn panicked(header: &Header, panic: &Panic) -> Trouble {
+    failure(header, format!("it panicked: {}", panic.message).into())
 }
 
 fn failure(header: &Header, source: Box<dyn Error + Send + Sync>) -> Trouble {

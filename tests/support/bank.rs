@@ -313,6 +313,19 @@ pub(crate) async fn begin<F: Future>(future: F) -> Begun<F> {
 }
 
 impl<F: Future> Begun<F> {
+    /// Polls it once more.
+    pub(crate) async fn poll(&mut self) {
+        std::future::poll_fn(|cx| {
+            let _ = self.0.as_mut().poll(cx);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(*self.0, MaybeDone::Done(_))
+    }
+
     pub(crate) async fn end(mut self) -> F::Output {
         self.0.as_mut().await;
         self.0.as_mut().take_output().unwrap()
