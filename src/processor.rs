@@ -10,6 +10,7 @@
 //! # A log that fails
 //! Reading is tried again with growing pauses, and the status says so; nothing is skipped.
 
+mod catch_up;
 mod source;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug_span, error, warn};
 
+use self::catch_up::ReadAhead;
 pub(crate) use self::source::{Source, TypedSource};
 use crate::bus::Peek;
 use crate::clock::Timestamp;
@@ -29,9 +31,6 @@ use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::{Position, StreamId};
 use crate::telemetry;
-
-/// How many events are read from the log at a time: enough to make the step to a reading thread cheap.
-const PAGE: usize = 2_048;
 
 /// The first and the longest pause before the log is read again after it failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -239,7 +238,8 @@ impl<K: Keeper> Processor<K> {
     async fn catch_up(&mut self, last: Option<Position>) -> Result<Step, Trouble> {
         self.report(ConsumerState::CatchingUp, None);
         let mut pause = PAUSES.0;
-        let mut ahead = None;
+        let store = Arc::clone(&self.wiring.store);
+        let mut ahead = ReadAhead::new(store, self.filter.clone());
         loop {
             let end = last.unwrap_or_else(|| self.wiring.head.borrow().position);
             if self.position >= end {
@@ -247,11 +247,7 @@ impl<K: Keeper> Processor<K> {
                     return Ok(Step::Level);
                 }
             } else {
-                let page = match ahead.take() {
-                    Some(page) => page,
-                    None => self.read_ahead(self.position),
-                };
-                let page = match page.await.unwrap_or_else(|error| Err(reader_ended(error))) {
+                let page = match ahead.page(self.position, end).await {
                     Ok(page) => page,
                     Err(error) => {
                         warn!(
@@ -267,9 +263,6 @@ impl<K: Keeper> Processor<K> {
                         continue;
                     }
                 };
-                if page.through < end {
-                    ahead = Some(self.read_ahead(page.through));
-                }
                 pause = PAUSES.0;
                 self.fold_page(&page, end).await?;
                 self.report(ConsumerState::CatchingUp, None);
@@ -279,11 +272,6 @@ impl<K: Keeper> Processor<K> {
             }
             tokio::task::yield_now().await;
         }
-    }
-
-    fn read_ahead(&self, after: Position) -> tokio::task::JoinHandle<Result<Page, StoreError>> {
-        let (store, filter) = (Arc::clone(&self.wiring.store), self.filter.clone());
-        tokio::task::spawn_blocking(move || store.read_log(after, &filter, PAGE))
     }
 
     async fn fold_page(&mut self, page: &Page, end: Position) -> Result<(), Trouble> {
@@ -496,11 +484,4 @@ fn earliest<T>(sources: &mut [Box<dyn Source<T>>], head: Position) -> Earliest {
 
 fn before(position: Position) -> Position {
     Position::new(position.as_u64().saturating_sub(1))
-}
-
-fn reader_ended(error: tokio::task::JoinError) -> StoreError {
-    StoreError::Failed {
-        place: "the log".into(),
-        source: error.into(),
-    }
 }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use uuid::Uuid;
 
 use super::tail::Secret;
+use crate::id::{CommandId, EventId};
 use crate::store::{Durability, StoreError};
 
 /// "Tide": tells a log from the files of other programs.
@@ -19,7 +20,8 @@ const FORMAT: i64 = 1;
 
 /// Positions are row ids, and there is no second index: an append touches the last page only. `payload` stands last,
 /// so that all else is read without following it into overflow pages. `previous` is the position of the stream's
-/// event before this one, 0 for its first.
+/// event before this one, 0 for its first. `correlation_id` and `causation_id` are NULL where a story begins: where they are
+/// the id of the command or, without one, of the event itself.
 const SCHEMA: &str = "
     CREATE TABLE events (
         position INTEGER PRIMARY KEY,
@@ -31,8 +33,8 @@ const SCHEMA: &str = "
         time INTEGER NOT NULL,
         event_id BLOB NOT NULL,
         command_id BLOB,
-        correlation_id BLOB NOT NULL,
-        causation_id BLOB NOT NULL,
+        correlation_id BLOB,
+        causation_id BLOB,
         metadata TEXT,
         payload TEXT NOT NULL
     ) STRICT;
@@ -351,4 +353,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+/// The id with which the story of an event begins: of its command or, without one, its own.
+pub(super) fn own_id(event: EventId, command: Option<CommandId>) -> Uuid {
+    command.map_or_else(|| event.into(), Uuid::from)
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use super::Shared;
-use super::file::{self, damaged, failed};
+use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::tail::{Head, Place};
 use crate::clock::Timestamp;
@@ -540,17 +540,20 @@ fn decode(
         Some(json) => serde_json::from_slice(json)
             .map_err(|error| damaged(path, format!("metadata of {}: {error}", at(row))))?,
     };
+    let event_id = EventId::from_uuid(uuid(row, 7, path)?);
+    let command_id = uuid_or_none(row, 8, path)?.map(CommandId::from_uuid);
+    let own = own_id(event_id, command_id);
     let header = Header {
-        event_id: EventId::from_uuid(uuid(row, 7, path)?),
+        event_id,
         name: names.intern(text(row, 4, path)?),
         schema_version: number(row, 5, path)? as u32,
         stream,
         version: Version::new(number(row, 2, path)?),
         position: Position::new(number(row, 0, path)?),
         time: Timestamp::from_micros(number(row, 6, path)?),
-        command_id: uuid_or_none(row, 8, path)?.map(CommandId::from_uuid),
-        correlation_id: CorrelationId::from_uuid(uuid(row, 9, path)?),
-        causation_id: CausationId::from_uuid(uuid(row, 10, path)?),
+        command_id,
+        correlation_id: CorrelationId::from_uuid(uuid_or_none(row, 9, path)?.unwrap_or(own)),
+        causation_id: CausationId::from_uuid(uuid_or_none(row, 10, path)?.unwrap_or(own)),
         metadata,
     };
     let payload = column(row, 12, path, ValueRef::as_bytes)?.into();

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::Shared;
-use super::file::{self, damaged, failed};
+use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::reader::known;
 use super::tail::{Generation, Head, Place, StreamKey, Through, is_v7};
@@ -412,8 +412,10 @@ fn insert_event(
     insert.raw_bind_parameter(7, header.time.as_micros() as i64)?;
     insert.raw_bind_parameter(8, header.event_id.as_uuid().as_bytes())?;
     insert.raw_bind_parameter(9, command_id)?;
-    insert.raw_bind_parameter(10, header.correlation_id.as_uuid().as_bytes())?;
-    insert.raw_bind_parameter(11, header.causation_id.as_uuid().as_bytes())?;
+    let own = own_id(header.event_id, header.command_id);
+    let not_own = |id: Uuid| (id != own).then(|| id.into_bytes());
+    insert.raw_bind_parameter(10, not_own(header.correlation_id.into()))?;
+    insert.raw_bind_parameter(11, not_own(header.causation_id.into()))?;
     let metadata = match header.metadata.is_empty() {
         true => None,
         false => Some(
