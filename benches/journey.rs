@@ -249,7 +249,8 @@ async fn durable(report: &Report, case: &str, aggregates: usize, shared: Option<
     }
 }
 
-/// One caller that waits for each receipt, beside one bare transaction at a time.
+/// One caller that waits for each receipt, in turns with one bare transaction at a time, so that both find the disk and the
+/// processors in the same state.
 async fn one_caller(report: &Report) {
     const COMMANDS: usize = 1_000;
     let ids = ids(100);
@@ -258,25 +259,20 @@ async fn one_caller(report: &Report) {
         let directory = Directory::new();
         let app = start(Sqlite::open(directory.log()).expect("a log")).await;
         send(&app, &ids, ids.len()).await;
-        let mut latencies = Vec::new();
-        for number in 0..COMMANDS {
-            let id = ids.get(number % ids.len()).expect("an id");
+        let rows = rows::read(&directory.log(), 1, ids.len()).expect("rows");
+        let mut bare = Bare::create(&directory.bare(), &directory.log()).expect("a bare database");
+        let (mut latencies, mut baselines) = (Vec::new(), Vec::new());
+        for (id, row) in ids.iter().zip(&rows).cycle().take(COMMANDS) {
             let start = Instant::now();
             app.send(id, Deposit { cents: 1 }).await.expect("a receipt");
             latencies.push(start.elapsed().as_secs_f64() * 1e6);
+            let baseline = bare
+                .append(std::slice::from_ref(row), 1)
+                .expect("a row appended");
+            baselines.push(baseline.as_secs_f64() * 1e6);
         }
         app.shutdown().await.expect("a shutdown");
-        drop(app);
-        let rows = rows::read(&directory.log(), 1, COMMANDS).expect("rows");
-        let mut bare = Bare::create(&directory.bare(), &directory.log()).expect("a bare database");
-        let baseline = rows.iter().map(|row| {
-            bare.append(std::slice::from_ref(row), 1)
-                .expect("a row appended")
-                .as_secs_f64()
-                * 1e6
-        });
-        let baseline = median(baseline.collect::<Vec<_>>().into_iter());
-        samples.push((median(latencies.into_iter()), baseline));
+        samples.push((median(latencies.into_iter()), median(baselines.into_iter())));
     }
     report.print("fsync, one caller: latency / bare commit", "us", &samples);
 }
