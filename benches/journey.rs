@@ -35,6 +35,11 @@ use self::account::{Account, AccountEvent, Deposit, Deposited};
 use self::report::{ROUNDS, Report, median, per_second};
 use self::rows::Bare;
 
+/// What a server with many threads should use: a command is allocated by its caller and freed by the sequencer, for which
+/// glibc's allocator takes a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many commands are sent but not answered at any time.
 const IN_FLIGHT: usize = 4_096;
 

@@ -13,11 +13,11 @@
 mod catch_up;
 mod source;
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug_span, error, warn};
