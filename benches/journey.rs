@@ -59,20 +59,8 @@ fn main() {
         if report.wants("fsync, 1,000,000 streams") {
             let log = Directory::new();
             fill(&log.log(), 1_000_000);
-            durable(
-                &report,
-                "fsync, 1,000,000 streams, 10,000 used",
-                10_000,
-                Some(&log),
-            )
-            .await;
-            durable(
-                &report,
-                "fsync, 1,000,000 streams, all used",
-                1_000_000,
-                Some(&log),
-            )
-            .await;
+            durable(&report, "fsync, 1,000,000 streams, 10,000 used", 10_000, Some(&log)).await;
+            durable(&report, "fsync, 1,000,000 streams, all used", 1_000_000, Some(&log)).await;
         }
         if report.wants("fsync, one caller") {
             one_caller(&report).await;
@@ -96,29 +84,19 @@ impl Directory {
     }
 
     fn bare(&self) -> PathBuf {
-        self.0.path().join(format!(
-            "bare-{}.db",
-            Timestamp::from(std::time::SystemTime::now()).as_micros()
-        ))
+        self.0
+            .path()
+            .join(format!("bare-{}.db", Timestamp::from(std::time::SystemTime::now()).as_micros()))
     }
 }
 
 async fn start(store: impl EventStore) -> App {
-    App::builder()
-        .store(store)
-        .aggregate::<Account>()
-        .start()
-        .await
-        .expect("an app")
+    App::builder().store(store).aggregate::<Account>().start().await.expect("an app")
 }
 
 /// The ids of the aggregates, in an order in which neighbours are far apart.
 fn ids(count: usize) -> Arc<Vec<String>> {
-    Arc::new(
-        (0..count)
-            .map(|n| format!("acc-{}", (n * 7_919_317) % count))
-            .collect(),
-    )
+    Arc::new((0..count).map(|n| format!("acc-{}", (n * 7_919_317) % count)).collect())
 }
 
 /// Sends `commands` commands, so many in flight, to the aggregates in turn; returns how long it took.
@@ -159,16 +137,9 @@ async fn memory(report: &Report) {
         let elapsed = send(&app, &ids, COMMANDS).await;
         assert_eq!(app.head().as_u64() as usize, COMMANDS + ids.len());
         app.shutdown().await.expect("a shutdown");
-        samples.push((
-            per_second(COMMANDS as u64, elapsed),
-            bare_ask(COMMANDS).await,
-        ));
+        samples.push((per_second(COMMANDS as u64, elapsed), bare_ask(COMMANDS).await));
     }
-    report.print(
-        "memory, 10,000 aggregates / tokio ask",
-        "commands/s",
-        &samples,
-    );
+    report.print("memory, 10,000 aggregates / tokio ask", "commands/s", &samples);
 }
 
 /// Requests per second through a tokio channel to a task that replies.
@@ -240,17 +211,9 @@ async fn durable(report: &Report, case: &str, aggregates: usize, shared: Option<
         }
     }
     report.print(&format!("{case} / bare append"), "commands/s", &samples);
-    report.note(
-        &format!("{case}: commands in a group"),
-        "commands",
-        median(sizes.into_iter()),
-    );
+    report.note(&format!("{case}: commands in a group"), "commands", median(sizes.into_iter()));
     if !singles.is_empty() {
-        report.print(
-            &format!("{case} / bare append, an fsync each"),
-            "commands/s",
-            &singles,
-        );
+        report.print(&format!("{case} / bare append, an fsync each"), "commands/s", &singles);
     }
 }
 
@@ -271,9 +234,7 @@ async fn one_caller(report: &Report) {
             let start = Instant::now();
             app.send(id, Deposit { cents: 1 }).await.expect("a receipt");
             latencies.push(start.elapsed().as_secs_f64() * 1e6);
-            let baseline = bare
-                .append(std::slice::from_ref(row), 1)
-                .expect("a row appended");
+            let baseline = bare.append(std::slice::from_ref(row), 1).expect("a row appended");
             baselines.push(baseline.as_secs_f64() * 1e6);
         }
         app.shutdown().await.expect("a shutdown");
@@ -290,23 +251,11 @@ async fn live(report: &Report) {
     let app = start(Sqlite::open(directory.log()).expect("a log")).await;
     let ids = ids(AGGREGATES);
     send(&app, &ids, 10_000).await;
-    let (before, few) = (
-        resident(),
-        app.status()
-            .aggregates
-            .iter()
-            .map(|a| a.live())
-            .sum::<usize>(),
-    );
+    let (before, few) =
+        (resident(), app.status().aggregates.iter().map(|a| a.live()).sum::<usize>());
     send(&app, &ids, AGGREGATES).await;
-    let (after, many) = (
-        resident(),
-        app.status()
-            .aggregates
-            .iter()
-            .map(|a| a.live())
-            .sum::<usize>(),
-    );
+    let (after, many) =
+        (resident(), app.status().aggregates.iter().map(|a| a.live()).sum::<usize>());
     assert!(many > few);
     report.note(
         "memory of a live aggregate, all included",
@@ -319,20 +268,13 @@ async fn live(report: &Report) {
 /// The resident memory of this process in bytes.
 fn resident() -> f64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    pages
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<f64>().ok())
-        .unwrap_or(f64::NAN)
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN)
         * 4_096.0
 }
 
 /// Writes a log in which each of `streams` streams has one event.
 fn fill(path: &Path, streams: usize) {
-    let store = Sqlite::options()
-        .durability(tidings::Durability::Os)
-        .open(path)
-        .expect("a log");
+    let store = Sqlite::options().durability(tidings::Durability::Os).open(path).expect("a log");
     let ids: Vec<_> = (0..streams).collect();
     for ids in ids.chunks(4_096) {
         let mut group: Vec<_> = ids
@@ -344,19 +286,16 @@ fn fill(path: &Path, streams: usize) {
                     payer: "a customer of the bank".to_owned(),
                 });
                 let mut payload = Vec::new();
-                event
-                    .encode(store.codec(), &mut payload)
-                    .expect("a payload");
+                event.encode(store.codec(), &mut payload).expect("a payload");
                 let now = Timestamp::from(std::time::SystemTime::now());
                 let header = Header::new(stream.clone(), event.name(), event.schema_version(), now);
-                let recorded = Recorded {
-                    header,
-                    payload: payload.into(),
-                };
+                let recorded = Recorded { header, payload: payload.into() };
                 let expected = ExpectedVersion::Exact(Version::EMPTY);
-                Commit::new()
-                    .command_id(tidings::CommandId::fresh())
-                    .append(stream, expected, vec![recorded])
+                Commit::new().command_id(tidings::CommandId::fresh()).append(
+                    stream,
+                    expected,
+                    vec![recorded],
+                )
             })
             .collect();
         let outcomes = store.commit(&mut group).expect("a commit");

@@ -6,11 +6,7 @@
 //! second reads only what this view needs: stream, name and payload. Both decode the payload with `serde_json` and fold it
 //! into the same map. All results must be the same, or the run ends.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a benchmark ends where something is wrong"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a benchmark ends where something is wrong")]
 
 #[path = "support/account.rs"]
 mod account;
@@ -54,16 +50,8 @@ fn main() {
             assert!(replayed.of == scanned.of, "the views differ");
         }
     }
-    report.print(
-        "1,000,000 events / bare scan of whole rows",
-        "events/s",
-        &whole,
-    );
-    report.print(
-        "1,000,000 events / bare scan of 3 columns",
-        "events/s",
-        &needed,
-    );
+    report.print("1,000,000 events / bare scan of whole rows", "events/s", &whole);
+    report.print("1,000,000 events / bare scan of 3 columns", "events/s", &needed);
 }
 
 /// What a bare scan reads of each row.
@@ -86,13 +74,7 @@ async fn replay(path: &Path) -> (Balances, std::time::Duration) {
         .expect("an app");
     let view = app.view::<Balances>();
     let timeout = std::time::Duration::from_secs(600);
-    let of = view
-        .at_least(app.head())
-        .timeout(timeout)
-        .await
-        .expect("a view")
-        .of
-        .clone();
+    let of = view.at_least(app.head()).timeout(timeout).await.expect("a view").of.clone();
     let elapsed = start.elapsed();
     app.shutdown().await.expect("a shutdown");
     (Balances { of }, elapsed)
@@ -122,14 +104,10 @@ fn scan(path: &Path, columns: Columns) -> Result<Balances> {
         let payload = row.get_ref(2)?.as_bytes()?;
         let cents = match row.get_ref(1)?.as_str()? {
             Deposited::NAME => {
-                serde_json::from_slice::<Deposited>(payload)
-                    .expect("an event")
-                    .cents
+                serde_json::from_slice::<Deposited>(payload).expect("an event").cents
             }
             Withdrawn::NAME => {
-                -serde_json::from_slice::<Withdrawn>(payload)
-                    .expect("an event")
-                    .cents
+                -serde_json::from_slice::<Withdrawn>(payload).expect("an event").cents
             }
             other => panic!("an unknown event {other}"),
         };
@@ -139,10 +117,7 @@ fn scan(path: &Path, columns: Columns) -> Result<Balances> {
 }
 
 fn fill(path: &Path) {
-    let store = Sqlite::options()
-        .durability(Durability::Os)
-        .open(path)
-        .expect("a log");
+    let store = Sqlite::options().durability(Durability::Os).open(path).expect("a log");
     let numbers: Vec<u64> = (0..EVENTS).collect();
     for numbers in numbers.chunks(4_096) {
         let mut group: Vec<_> = numbers
@@ -158,18 +133,15 @@ fn fill(path: &Path) {
                 };
                 let stream = StreamId::new("account", &format!("acc-{account}")).expect("a stream");
                 let mut payload = Vec::new();
-                event
-                    .encode(store.codec(), &mut payload)
-                    .expect("a payload");
+                event.encode(store.codec(), &mut payload).expect("a payload");
                 let now = Timestamp::from(std::time::SystemTime::now());
                 let header = Header::new(stream.clone(), event.name(), event.schema_version(), now);
-                let recorded = Recorded {
-                    header,
-                    payload: payload.into(),
-                };
-                Commit::new()
-                    .command_id(tidings::CommandId::fresh())
-                    .append(stream, ExpectedVersion::Any, vec![recorded])
+                let recorded = Recorded { header, payload: payload.into() };
+                Commit::new().command_id(tidings::CommandId::fresh()).append(
+                    stream,
+                    ExpectedVersion::Any,
+                    vec![recorded],
+                )
             })
             .collect();
         let outcomes = store.commit(&mut group).expect("a commit");

@@ -64,13 +64,7 @@ impl Source {
         let mut header = self.blank.clone();
         header.position = Position::new(number);
         header.version = Version::new(number);
-        let event = Moved {
-            from: number & 7,
-            to: number & 3,
-            cents: number,
-            fee: 1,
-            number,
-        };
+        let event = Moved { from: number & 7, to: number & 3, cents: number, fee: 1, number };
         Envelope { header, event }
     }
 }
@@ -93,11 +87,7 @@ impl Check {
 
     fn verify(&self, events: u64) {
         let expected: u64 = (1..=events).map(|n| n + 1 + (n & 7) + (n & 3)).sum();
-        assert_eq!(
-            (self.seen, self.sum),
-            (events, expected),
-            "lost or repeated"
-        );
+        assert_eq!((self.seen, self.sum), (events, expected), "lost or repeated");
     }
 }
 
@@ -115,10 +105,7 @@ struct Gate {
 impl Gate {
     fn new(subscribers: usize) -> Self {
         let acks = (0..subscribers).map(|_| Arc::default()).collect();
-        Self {
-            acks,
-            open_until: WINDOW as u64,
-        }
+        Self { acks, open_until: WINDOW as u64 }
     }
 
     /// Once the window is full, half of it must be free again: no thread switch for each event.
@@ -192,9 +179,7 @@ fn drive(events: u64, batch: u64, gate: &mut Gate, mut publish: impl FnMut(u64))
 
 fn wait(subscribers: usize, signal: &mpsc::Receiver<()>) {
     for _ in 0..subscribers {
-        signal
-            .recv_timeout(Duration::from_secs(60))
-            .expect("a subscriber stopped short");
+        signal.recv_timeout(Duration::from_secs(60)).expect("a subscriber stopped short");
     }
 }
 
@@ -315,10 +300,7 @@ fn bare_loop(batch: u64, subscribers: usize) -> Run {
 
 impl Run {
     fn end(begin: Instant, before: u64) -> Self {
-        Self {
-            elapsed: begin.elapsed(),
-            allocations: ALLOCATIONS.load(Ordering::Relaxed) - before,
-        }
+        Self { elapsed: begin.elapsed(), allocations: ALLOCATIONS.load(Ordering::Relaxed) - before }
     }
 }
 
@@ -331,12 +313,7 @@ fn subjects(batch: u64, subscribers: usize) -> Vec<(&'static str, Subject)> {
         (
             BASELINE,
             Box::new(move |arbiter| {
-                tokio_broadcast(
-                    arbiter,
-                    subscribers,
-                    |envelope| envelope,
-                    |envelope| envelope,
-                )
+                tokio_broadcast(arbiter, subscribers, |envelope| envelope, |envelope| envelope)
             }),
         ),
         (
@@ -345,18 +322,9 @@ fn subjects(batch: u64, subscribers: usize) -> Vec<(&'static str, Subject)> {
                 tokio_broadcast(arbiter, subscribers, Arc::new, |envelope| envelope)
             }),
         ),
-        (
-            "topic, actix actors",
-            Box::new(move |arbiter| topic_actors(arbiter, batch, subscribers)),
-        ),
-        (
-            "topic, tasks",
-            Box::new(move |arbiter| topic_tasks(arbiter, batch, subscribers)),
-        ),
-        (
-            "bare loop over a slice, one thread",
-            Box::new(move |_| bare_loop(batch, subscribers)),
-        ),
+        ("topic, actix actors", Box::new(move |arbiter| topic_actors(arbiter, batch, subscribers))),
+        ("topic, tasks", Box::new(move |arbiter| topic_tasks(arbiter, batch, subscribers))),
+        ("bare loop over a slice, one thread", Box::new(move |_| bare_loop(batch, subscribers))),
     ]
 }
 
@@ -382,10 +350,7 @@ fn main() {
             }
         }
         let deliveries = (EVENTS * subscribers as u64) as f64;
-        let rates: Vec<f64> = seconds
-            .into_iter()
-            .map(|s| deliveries / median(s))
-            .collect();
+        let rates: Vec<f64> = seconds.into_iter().map(|s| deliveries / median(s)).collect();
         let baseline = rates.first().copied().unwrap_or(f64::NAN);
         if !json {
             println!("\n1 publisher, {setting}");

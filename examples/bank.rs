@@ -1,5 +1,4 @@
 //! An account: deposit, withdraw, an overdraft rejected, a repeated request ignored, the balance read back.
-
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use tidings::{App, Command, CommandId, Event, Header, Memory, Outcome, aggregate, projection};
@@ -27,12 +26,7 @@ impl Account {
     }
     #[command]
     fn withdraw(&self, Withdraw(cents): Withdraw) -> Result<Booked, Overdrawn> {
-        let left = self.0 - cents;
-        if left < 0 {
-            Err(Overdrawn(-left))
-        } else {
-            Ok(Booked { cents: -cents })
-        }
+        if cents > self.0 { Err(Overdrawn(cents - self.0)) } else { Ok(Booked { cents: -cents }) }
     }
     #[apply]
     fn booked(&mut self, event: &Booked) {
@@ -58,15 +52,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request = CommandId::from_name("request 17");
     let first = app.send("acc-1", Withdraw(70)).command_id(request).await?;
     let again = app.send("acc-1", Withdraw(70)).command_id(request).await?;
-    assert_eq!(
-        (again.outcome, again.position),
-        (Outcome::AlreadyKnown, first.position)
-    );
+    assert_eq!((again.outcome, again.position), (Outcome::AlreadyKnown, first.position));
     let rejected = app.send("acc-1", Withdraw(70)).await.unwrap_err();
     let balances = app.view::<Balances>();
-    println!(
-        "{rejected}; balance {}",
-        balances.at_least(first.position).await?.0["acc-1"]
-    );
+    println!("{rejected}; balance {}", balances.at_least(first.position).await?.0["acc-1"]);
     Ok(app.shutdown().await?)
 }

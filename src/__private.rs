@@ -42,11 +42,7 @@ pub fn decode<E: MemberOf>(
 /// No event of the set has this name.
 #[cold]
 pub fn unknown_name<S: EventSet>(name: &str) -> DecodeError {
-    DecodeError::UnknownName {
-        category: S::CATEGORY,
-        name: name.to_owned(),
-        known: S::NAMES,
-    }
+    DecodeError::UnknownName { category: S::CATEGORY, name: name.to_owned(), known: S::NAMES }
 }
 
 /// The name of a command.

@@ -35,9 +35,7 @@ struct Threads {
 
 impl std::fmt::Debug for Threads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Threads")
-            .field("arbiters", &self.arbiters.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Threads").field("arbiters", &self.arbiters.len()).finish_non_exhaustive()
     }
 }
 
@@ -45,31 +43,24 @@ impl Arbiters {
     /// Starts `count` arbiters, each a thread; at least one.
     pub(crate) fn start(count: usize) -> io::Result<Self> {
         let (ready, started) = std::sync::mpsc::sync_channel(1);
-        let main = std::thread::Builder::new()
-            .name("tidings-system".into())
-            .spawn(move || {
-                let runner = actix::System::new();
-                let system = actix::System::current();
-                let arbiters: Vec<_> = runner.block_on(async move {
-                    (0..count.max(1)).map(|_| actix::Arbiter::new()).collect()
-                });
-                if ready.send((system, arbiters)).is_ok()
-                    && let Err(error) = runner.run()
-                {
-                    tracing::error!(%error, "the actor system ended");
-                }
-            })?;
-        let (system, arbiters): (_, Vec<actix::Arbiter>) = started
-            .recv()
-            .map_err(|_| io::Error::other("the actor system did not start"))?;
+        let main = std::thread::Builder::new().name("tidings-system".into()).spawn(move || {
+            let runner = actix::System::new();
+            let system = actix::System::current();
+            let arbiters: Vec<_> = runner.block_on(async move {
+                (0..count.max(1)).map(|_| actix::Arbiter::new()).collect()
+            });
+            if ready.send((system, arbiters)).is_ok()
+                && let Err(error) = runner.run()
+            {
+                tracing::error!(%error, "the actor system ended");
+            }
+        })?;
+        let (system, arbiters): (_, Vec<actix::Arbiter>) =
+            started.recv().map_err(|_| io::Error::other("the actor system did not start"))?;
         Ok(Self {
             handles: arbiters.iter().map(actix::Arbiter::handle).collect(),
             next: AtomicUsize::new(0),
-            threads: Mutex::new(Some(Threads {
-                system,
-                arbiters,
-                main,
-            })),
+            threads: Mutex::new(Some(Threads { system, arbiters, main })),
         })
     }
 
@@ -82,11 +73,7 @@ impl Arbiters {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len().max(1);
         if let Some(arbiter) = self.handles.get(turn) {
             arbiter.spawn_fn(move || {
-                Host {
-                    engine: Some(Box::pin(engine())),
-                    ended: Some(ended),
-                }
-                .start();
+                Host { engine: Some(Box::pin(engine())), ended: Some(ended) }.start();
             });
         }
         ActorHandle { join }
@@ -142,11 +129,7 @@ impl ActorHandle {
     /// Waits until the actor has ended. To be asked once.
     pub(crate) async fn ended(&mut self) -> Result<(), Panic> {
         let ended = (&mut self.join).await;
-        ended.unwrap_or_else(|_| {
-            Err(Panic {
-                message: "its arbiter ended".into(),
-            })
-        })
+        ended.unwrap_or_else(|_| Err(Panic { message: "its arbiter ended".into() }))
     }
 }
 
@@ -162,11 +145,7 @@ impl Panic {
         let message = payload
             .downcast_ref::<&'static str>()
             .map(|text| Arc::from(*text))
-            .or_else(|| {
-                payload
-                    .downcast_ref::<String>()
-                    .map(|text| Arc::from(text.as_str()))
-            })
+            .or_else(|| payload.downcast_ref::<String>().map(|text| Arc::from(text.as_str())))
             .unwrap_or_else(|| Arc::from("a panic without a message"));
         Self { message }
     }

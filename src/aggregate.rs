@@ -196,15 +196,13 @@ impl<S: EventSet, R, T: IntoDecision<S, R>> IntoDecision<S, R> for Result<T, R> 
 
 impl<S: EventSet, R, T: IntoDecision<S, R>> IntoDecision<S, R> for Vec<T> {
     fn into_decision(self, events: &mut Vec<S>) -> Result<(), R> {
-        self.into_iter()
-            .try_for_each(|decision| decision.into_decision(events))
+        self.into_iter().try_for_each(|decision| decision.into_decision(events))
     }
 }
 
 impl<S: EventSet, R, T: IntoDecision<S, R>, const N: usize> IntoDecision<S, R> for [T; N] {
     fn into_decision(self, events: &mut Vec<S>) -> Result<(), R> {
-        self.into_iter()
-            .try_for_each(|decision| decision.into_decision(events))
+        self.into_iter().try_for_each(|decision| decision.into_decision(events))
     }
 }
 

@@ -73,9 +73,8 @@ impl App {
     /// The receipt comes when the command's events are as durable as the store makes them.
     pub fn send<C: SentTo>(&self, id: impl AsRef<str>, command: C) -> Sending<C> {
         let directory = self.inner.directories.get(&TypeId::of::<C::Aggregate>());
-        let directory = directory
-            .and_then(|any| any.downcast_ref::<Arc<Directory<C::Aggregate>>>())
-            .cloned();
+        let directory =
+            directory.and_then(|any| any.downcast_ref::<Arc<Directory<C::Aggregate>>>()).cloned();
         Sending::new(directory, id.as_ref(), command)
     }
 
@@ -86,10 +85,7 @@ impl App {
     pub fn view<P: Projection>(&self) -> <P::Storage as Storage>::View<P> {
         match self.try_view::<P>() {
             Some(view) => view,
-            #[expect(
-                clippy::panic,
-                reason = "documented: the program's own wiring is wrong"
-            )]
+            #[expect(clippy::panic, reason = "documented: the program's own wiring is wrong")]
             None => panic!(
                 "projection {} is not part of this app: give it to `App::builder().projection(…)`",
                 P::NAME
@@ -100,8 +96,7 @@ impl App {
     /// The view of a projection, if `P` was given to the builder.
     pub fn try_view<P: Projection>(&self) -> Option<<P::Storage as Storage>::View<P>> {
         let view = self.inner.views.get(&TypeId::of::<P>())?;
-        view.downcast_ref::<<P::Storage as Storage>::View<P>>()
-            .cloned()
+        view.downcast_ref::<<P::Storage as Storage>::View<P>>().cloned()
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.

@@ -44,8 +44,6 @@ pub struct CodecError {
 
 impl CodecError {
     fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self {
-            source: Box::new(source),
-        }
+        Self { source: Box::new(source) }
     }
 }

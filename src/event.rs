@@ -145,13 +145,11 @@ pub fn decode_event<E: Event>(
             known: E::VERSION,
         });
     }
-    codec
-        .decode(payload)
-        .map_err(|source| DecodeError::Payload {
-            name: E::NAME,
-            version: schema_version,
-            source,
-        })
+    codec.decode(payload).map_err(|source| DecodeError::Payload {
+        name: E::NAME,
+        version: schema_version,
+        source,
+    })
 }
 
 /// Text that the user attaches to a command and finds on each of its events: a tenant, a user, a client's address.
@@ -179,19 +177,14 @@ impl Metadata {
 
     /// All keys with their values, in the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .flat_map(|map| map.iter())
-            .map(|(k, v)| (k.as_str(), v.as_str()))
+        self.0.iter().flat_map(|map| map.iter()).map(|(k, v)| (k.as_str(), v.as_str()))
     }
 }
 
 impl fmt::Debug for Metadata {
     /// Names the keys; the values may be personal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.iter().map(|(key, _)| key))
-            .finish()
+        f.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
     }
 }
 
@@ -269,9 +262,7 @@ impl<E> std::ops::Deref for Envelope<E> {
 
 impl<E> fmt::Debug for Envelope<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope")
-            .field("header", &self.header)
-            .finish_non_exhaustive()
+        f.debug_struct("Envelope").field("header", &self.header).finish_non_exhaustive()
     }
 }
 
@@ -290,12 +281,7 @@ impl Recorded {
     /// # Errors
     /// [`DecodeError`] if `E` knows no event of this name and version, or the payload is not of its shape.
     pub fn decode<E: EventSet>(&self, codec: Codec) -> Result<E, DecodeError> {
-        E::decode(
-            &self.header.name,
-            self.header.schema_version,
-            codec,
-            &self.payload,
-        )
+        E::decode(&self.header.name, self.header.schema_version, codec, &self.payload)
     }
 }
 

@@ -190,15 +190,7 @@ impl<K: Keeper> Processor<K> {
         }
         let filter = Filter::Names(routes.keys().copied().collect());
         let (position, time) = keeper.checkpoint();
-        Self {
-            keeper,
-            sources,
-            routes,
-            filter,
-            wiring,
-            position,
-            time,
-        }
+        Self { keeper, sources, routes, filter, wiring, position, time }
     }
 
     /// The processor's life: until the app stops it, or an event does.
@@ -214,11 +206,7 @@ impl<K: Keeper> Processor<K> {
         let closed = self.keeper.close(self.position).map_err(Trouble::View);
         let trouble = ended.and(closed).err();
         if let Some(trouble) = &trouble {
-            error!(
-                projection = self.wiring.name,
-                error = chain(trouble),
-                "stopped"
-            );
+            error!(projection = self.wiring.name, error = chain(trouble), "stopped");
         }
         self.report(ConsumerState::Stopped, trouble.map(Arc::new));
     }
@@ -277,9 +265,7 @@ impl<K: Keeper> Processor<K> {
     async fn fold_page(&mut self, page: &Page, end: Position) -> Result<(), Trouble> {
         // Beyond `end` the store may hold what the sequencer has not published yet; that comes through the rings.
         let through = page.through.min(end);
-        let known = page
-            .events
-            .partition_point(|event| event.header.position <= through);
+        let known = page.events.partition_point(|event| event.header.position <= through);
         let events = page.events.get(..known).unwrap_or_default();
         let codec = self.wiring.store.codec();
         let mut rest = events;
@@ -292,15 +278,9 @@ impl<K: Keeper> Processor<K> {
             };
             let (sources, routes) = (&self.sources, &self.routes);
             let chunk = self.keeper.keep(&mut |target| {
-                let mut chunk = Chunk {
-                    through,
-                    time: None,
-                    failure: None,
-                };
+                let mut chunk = Chunk { through, time: None, failure: None };
                 for recorded in now {
-                    let source = routes
-                        .get(&*recorded.header.name)
-                        .and_then(|i| sources.get(*i));
+                    let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
                     let Some(source) = source else { continue };
                     if let Err(failure) = source.fold_recorded(target, recorded, codec) {
                         chunk.through = before(recorded.header.position);
@@ -389,11 +369,7 @@ impl<K: Keeper> Processor<K> {
         let (sources, position) = (&mut self.sources, self.position);
         let mut behind = false;
         let chunk = self.keeper.keep(&mut |target| {
-            let mut chunk = Chunk {
-                through: position,
-                time: None,
-                failure: None,
-            };
+            let mut chunk = Chunk { through: position, time: None, failure: None };
             let mut room = K::CHUNK;
             while room > 0 && chunk.failure.is_none() {
                 match earliest(sources, head) {
@@ -437,12 +413,7 @@ impl<K: Keeper> Processor<K> {
 
     fn report(&self, state: ConsumerState, trouble: Option<Arc<Trouble>>) {
         let (position, time) = (self.position, self.time);
-        self.wiring.progress.send_replace(Progress {
-            position,
-            time,
-            state,
-            trouble,
-        });
+        self.wiring.progress.send_replace(Progress { position, time, state, trouble });
     }
 }
 

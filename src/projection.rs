@@ -91,12 +91,7 @@ pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
 impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
     pub(crate) fn of_projection() -> Self {
         let (sources, twice) = (Vec::new(), Vec::new());
-        let mut handlers = Self {
-            sources,
-            twice,
-            schema: None,
-            storage: PhantomData,
-        };
+        let mut handlers = Self { sources, twice, schema: None, storage: PhantomData };
         P::handlers(&mut handlers);
         handlers
     }
@@ -108,16 +103,14 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
         + Sync
         + 'static,
     ) -> &mut Self {
-        let handler = Box::new(
-            move |target: &mut S::Target<P>, set: &E::Set, header: &Header| match E::from_set(set) {
+        let handler = Box::new(move |target: &mut S::Target<P>, set: &E::Set, header: &Header| {
+            match E::from_set(set) {
                 Some(event) => handler(target, event, header),
                 None => Ok(()),
-            },
-        );
+            }
+        });
         let known = self.sources.iter_mut().find_map(|source| {
-            source
-                .as_any_mut()
-                .downcast_mut::<TypedSource<S::Target<P>, E::Set>>()
+            source.as_any_mut().downcast_mut::<TypedSource<S::Target<P>, E::Set>>()
         });
         let free = match known {
             Some(source) => source.handle(E::INDEX, handler),
@@ -267,29 +260,14 @@ async fn reached(
         .map(|arrived| arrived.map(|progress| (progress.position, progress.trouble.clone())));
     match arrived {
         Ok(Ok((position, _))) if position >= wanted => Ok(()),
-        Ok(Ok((reached, trouble))) => Err(ViewError::Stopped {
-            name,
-            wanted,
-            reached,
-            trouble,
-        }),
+        Ok(Ok((reached, trouble))) => Err(ViewError::Stopped { name, wanted, reached, trouble }),
         Ok(Err(_)) => {
             let reached = progress.borrow().position;
-            Err(ViewError::Stopped {
-                name,
-                wanted,
-                reached,
-                trouble: None,
-            })
+            Err(ViewError::Stopped { name, wanted, reached, trouble: None })
         }
         Err(_) => {
             let reached = progress.borrow().position;
-            Err(ViewError::TimedOut {
-                name,
-                wanted,
-                reached,
-                waited: patience,
-            })
+            Err(ViewError::TimedOut { name, wanted, reached, waited: patience })
         }
     }
 }

@@ -268,13 +268,8 @@ impl Engine {
     /// Publishes before it answers, so that a caller with a receipt finds its events in the topics.
     fn publish(&mut self, outcomes: Vec<Outcome>) {
         self.counters.groups.fetch_add(1, Ordering::Relaxed);
-        self.counters
-            .commits
-            .fetch_add(self.group.len() as u64, Ordering::Relaxed);
-        let position = outcomes
-            .iter()
-            .rev()
-            .find_map(|outcome| outcome.as_ref().ok());
+        self.counters.commits.fetch_add(self.group.len() as u64, Ordering::Relaxed);
+        let position = outcomes.iter().rev().find_map(|outcome| outcome.as_ref().ok());
         let position = position.map(|committed| committed.last);
         if let Some(position) = position {
             let accepted = self.group.iter().zip(&outcomes);
@@ -286,16 +281,10 @@ impl Engine {
             let before = Position::new(position.as_u64().saturating_sub(events as u64));
             if !self.publish_from_log(before) {
                 // It has to wait for its turn in the log; the receipts do not depend on it.
-                self.group
-                    .iter_mut()
-                    .for_each(|commit| commit.events.clear());
+                self.group.iter_mut().for_each(|commit| commit.events.clear());
             }
         }
-        let time = self
-            .group
-            .iter()
-            .rev()
-            .find_map(|commit| commit.events.last());
+        let time = self.group.iter().rev().find_map(|commit| commit.events.last());
         let time = time.map(|event| event.header.time);
         let published = time.is_some();
         let mut outcomes = self.group.drain(..).zip(outcomes);
@@ -309,10 +298,7 @@ impl Engine {
             self.head.send_if_modified(|head| {
                 let moved = position > head.position;
                 if moved {
-                    *head = Head {
-                        position,
-                        time: time.unwrap_or(head.time),
-                    };
+                    *head = Head { position, time: time.unwrap_or(head.time) };
                 }
                 moved
             });
@@ -351,10 +337,7 @@ impl Engine {
                 error!(after = %head.position, %through, "the log ends before what it holds");
                 return false;
             };
-            let reached = Head {
-                position: last.header.position,
-                time: last.header.time,
-            };
+            let reached = Head { position: last.header.position, time: last.header.time };
             match Panic::catch(|| topics.publish(&events, self.store.codec())) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -205,9 +205,7 @@ impl Commit {
 
     /// The command id, if the log is to know it after this commit.
     pub(crate) fn remembered_id(&self) -> Option<CommandId> {
-        self.id
-            .get()
-            .filter(|_| !(self.expectations.is_empty() && self.events.is_empty()))
+        self.id.get().filter(|_| !(self.expectations.is_empty() && self.events.is_empty()))
     }
 
     /// The command id, if the log may know it already.

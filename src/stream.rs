@@ -152,9 +152,7 @@ impl Serialize for StreamId {
 
 impl<'de> Deserialize<'de> for StreamId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -174,10 +172,7 @@ pub enum InvalidStreamId {
     #[error("stream id {0:?} has no hyphen between category and id")]
     NoHyphen(String),
     /// Longer than [`StreamId::MAX_BYTES`].
-    #[error(
-        "a stream id of {bytes} bytes is longer than {} bytes",
-        StreamId::MAX_BYTES
-    )]
+    #[error("a stream id of {bytes} bytes is longer than {} bytes", StreamId::MAX_BYTES)]
     TooLong {
         /// How long it would have been.
         bytes: usize,

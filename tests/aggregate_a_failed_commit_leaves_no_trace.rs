@@ -50,10 +50,7 @@ async fn the_caller_is_told_and_no_event_is_visible() {
 
     // The next one decides on the empty account.
     let answer = app.send("a", Withdraw { cents: 1 }).await;
-    let lacking = Overdrawn {
-        cents: 0,
-        entries: 0,
-    };
+    let lacking = Overdrawn { cents: 0, entries: 0 };
     assert!(matches!(answer, Err(SendError::Rejected(reason)) if reason == lacking));
     app.shutdown().await.unwrap();
 }
@@ -76,10 +73,7 @@ async fn a_full_or_read_only_disk_is_reported_to_every_caller_and_the_app_goes_o
         }
         assert_eq!(app.store().head().unwrap().as_u64(), 1);
         // What needs no commit is answered as ever.
-        assert!(matches!(
-            app.send("a", Withdraw { cents: 6 }).await,
-            Err(SendError::Rejected(_))
-        ));
+        assert!(matches!(app.send("a", Withdraw { cents: 6 }).await, Err(SendError::Rejected(_))));
 
         faults.recover();
         let receipt = app.send("a", Withdraw { cents: 5 }).await.unwrap();
@@ -115,10 +109,7 @@ async fn commands_decided_on_the_lost_state_are_decided_again() {
         Err(SendError::Rejected(reason)) => reason,
         other => panic!("{other:?}"),
     };
-    let empty = Overdrawn {
-        cents: 0,
-        entries: 0,
-    };
+    let empty = Overdrawn { cents: 0, entries: 0 };
     assert!(matches!(lost.await, Err(SendError::Store(_))));
     assert_eq!(lacking(accepted.await), empty);
     assert_eq!(lacking(rejected.await), empty);
@@ -140,15 +131,8 @@ async fn a_commit_that_was_written_though_reported_as_failed_reaches_every_reade
     assert!(matches!(answer, Err(SendError::Store(_))));
 
     // Sent again with the same id, its outcome comes out.
-    let again = app
-        .send("a", Deposit { cents: 10 })
-        .command_id(id)
-        .await
-        .unwrap();
-    assert_eq!(
-        (again.outcome, again.version.as_u64()),
-        (Outcome::AlreadyKnown, 2)
-    );
+    let again = app.send("a", Deposit { cents: 10 }).command_id(id).await.unwrap();
+    assert_eq!((again.outcome, again.version.as_u64()), (Outcome::AlreadyKnown, 2));
     let view = app.view::<Balances>();
     assert_eq!(view.at_least(again.position).await.unwrap().of["a"], 11);
 
@@ -157,10 +141,7 @@ async fn a_commit_that_was_written_though_reported_as_failed_reaches_every_reade
     assert_eq!(view.read().seen, [1, 2, 3]);
     let mut heard = Vec::new();
     while heard.len() < 3 {
-        let batch = soon("the events", subscription.next())
-            .await
-            .unwrap()
-            .unwrap();
+        let batch = soon("the events", subscription.next()).await.unwrap().unwrap();
         heard.extend(batch.iter().map(|envelope| envelope.position.as_u64()));
     }
     assert_eq!(heard, [1, 2, 3]);
@@ -210,10 +191,8 @@ async fn check_schedules(
         .start()
         .await
         .unwrap();
-    let mut subscription = app
-        .topic::<AccountEvent>()
-        .unwrap()
-        .subscribe(Start::After(Position::START));
+    let mut subscription =
+        app.topic::<AccountEvent>().unwrap().subscribe(Start::After(Position::START));
     let heard = tokio::spawn(async move {
         let mut heard = Vec::new();
         while let Some(batch) = subscription.next().await.unwrap() {
@@ -259,12 +238,8 @@ async fn check_schedule(app: &App, faults: &Faults, seed: u64) {
     for wave in 0..3 {
         let mut gate = dice.chance(70).then(|| faults.hold(Operation::Commit));
         for _ in 0..dice.below(4) {
-            let fault = [
-                Fault::Full,
-                Fault::ReadOnly,
-                Fault::Failed,
-                Fault::FailedAfterwards,
-            ][dice.below(4) as usize];
+            let fault = [Fault::Full, Fault::ReadOnly, Fault::Failed, Fault::FailedAfterwards]
+                [dice.below(4) as usize];
             faults.fail(Operation::Commit, dice.below(5), fault);
         }
         if dice.chance(10) {
@@ -290,9 +265,7 @@ async fn check_schedule(app: &App, faults: &Faults, seed: u64) {
                         0 => Wish::Deposit(cents),
                         1 => Wish::Withdraw(cents),
                         2 => Wish::DepositAll(
-                            (0..dice.below(4))
-                                .map(|_| dice.below(1_000_000) as i64)
-                                .collect(),
+                            (0..dice.below(4)).map(|_| dice.below(1_000_000) as i64).collect(),
                         ),
                         _ => Wish::Check(cents),
                     };
@@ -303,12 +276,7 @@ async fn check_schedule(app: &App, faults: &Faults, seed: u64) {
             let app = app.clone();
             answers.push(tokio::spawn(async move {
                 let answer = send(&app, &account, wish.clone(), id).await;
-                Sent {
-                    id,
-                    account,
-                    wish,
-                    answer,
-                }
+                Sent { id, account, wish, answer }
             }));
             if let Some(gate) = &gate
                 && dice.chance(20)
@@ -329,9 +297,7 @@ async fn check_schedule(app: &App, faults: &Faults, seed: u64) {
     for number in 0..accounts {
         let account = format!("{seed}.{number}");
         // Whatever happened, it goes on.
-        let receipt = soon("an answer", app.send(&account, Deposit { cents: 1 }))
-            .await
-            .unwrap();
+        let receipt = soon("an answer", app.send(&account, Deposit { cents: 1 })).await.unwrap();
         let log = entries(app.store(), &account);
         assert_eq!(receipt.version.as_u64(), log.len() as u64, "seed {seed}");
         let sent: Vec<_> = sent.iter().filter(|sent| sent.account == account).collect();
@@ -351,10 +317,7 @@ async fn send(app: &App, account: &str, wish: Wish, id: CommandId) -> Answer {
 /// What a naive account does with a wish.
 fn naive(state: &Account, wish: &Wish) -> Result<Vec<i64>, Overdrawn> {
     let has = |cents: i64| match cents > state.cents {
-        true => Err(Overdrawn {
-            cents: state.cents,
-            entries: state.entries,
-        }),
+        true => Err(Overdrawn { cents: state.cents, entries: state.entries }),
         false => Ok(()),
     };
     match wish {
@@ -404,10 +367,7 @@ fn check_account(
         rest = others;
     }
     // Each answer is true.
-    for Sent {
-        id, wish, answer, ..
-    } in sent
-    {
+    for Sent { id, wish, answer, .. } in sent {
         let context = format!("seed {seed}: {wish:?} was answered with {answer:?}");
         match answer {
             Ok(receipt) => {

@@ -69,24 +69,10 @@ async fn a_panic_while_applying_appends_nothing_and_the_account_goes_on_as_commi
     let app = start(Memory::new()).await;
     app.send("a", Deposit { cents: 5 }).await.unwrap();
     light("applying");
-    let rigged = app
-        .send(
-            "a",
-            Rig {
-                fuse: "applying".into(),
-            },
-        )
-        .await;
+    let rigged = app.send("a", Rig { fuse: "applying".into() }).await;
     panicked(rigged, "was lit");
     assert_eq!(entries(app.store(), "a").len(), 1);
-    assert_eq!(
-        app.send("a", Withdraw { cents: 5 })
-            .await
-            .unwrap()
-            .version
-            .as_u64(),
-        2
-    );
+    assert_eq!(app.send("a", Withdraw { cents: 5 }).await.unwrap().version.as_u64(), 2);
     app.shutdown().await.unwrap();
 }
 
@@ -95,14 +81,7 @@ async fn a_panic_while_loading_reaches_all_who_wait_and_no_other_account() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.db");
     let app = start(sqlite(&path)).await;
-    app.send(
-        "a",
-        Rig {
-            fuse: "loading".into(),
-        },
-    )
-    .await
-    .unwrap();
+    app.send("a", Rig { fuse: "loading".into() }).await.unwrap();
     app.send("b", Deposit { cents: 5 }).await.unwrap();
     app.shutdown().await.unwrap();
     drop(app);
@@ -117,25 +96,11 @@ async fn a_panic_while_loading_reaches_all_who_wait_and_no_other_account() {
     drop(gate);
     panicked(soon("the panic", first.end()).await, "was lit");
     panicked(soon("the panic", second.end()).await, "was lit");
-    assert_eq!(
-        soon("the other", other.end())
-            .await
-            .unwrap()
-            .version
-            .as_u64(),
-        2
-    );
+    assert_eq!(soon("the other", other.end()).await.unwrap().version.as_u64(), 2);
     // It is tried again with the next command, and works once its code does.
     panicked(app.send("a", Deposit { cents: 3 }).await, "was lit");
     put_out("loading");
-    assert_eq!(
-        app.send("a", Deposit { cents: 4 })
-            .await
-            .unwrap()
-            .version
-            .as_u64(),
-        2
-    );
+    assert_eq!(app.send("a", Deposit { cents: 4 }).await.unwrap().version.as_u64(), 2);
     app.shutdown().await.unwrap();
 }
 
@@ -180,9 +145,7 @@ impl Default for Mine {
 impl Mine {
     #[command]
     fn lay(&self, command: Lay) -> Laid {
-        Laid {
-            panics: command.panics,
-        }
+        Laid { panics: command.panics }
     }
     #[command]
     fn sweep(&self, _: Sweep) -> Swept {

@@ -63,10 +63,7 @@ async fn nobody_is_answered_while_the_commit_is_held_and_later_commands_are_deci
     assert_eq!(withdraw.await.unwrap().version.as_u64(), 2);
     let checked = check.await.unwrap();
     assert_eq!((checked.version.as_u64(), checked.events), (2, 0));
-    let lacking = Overdrawn {
-        cents: 3,
-        entries: 2,
-    };
+    let lacking = Overdrawn { cents: 3, entries: 2 };
     assert!(matches!(rejected.await, Err(SendError::Rejected(reason)) if reason == lacking));
     app.shutdown().await.unwrap();
 }
@@ -102,14 +99,8 @@ async fn no_handler_and_no_subscriber_sees_an_event_before_its_commit_is_durable
     gate.open();
     let receipt = deposit.await.unwrap();
     // A caller with a receipt finds its event published.
-    assert_eq!(
-        (app.head(), topic.status().published),
-        (receipt.position, 1)
-    );
-    let batch = soon("the event", subscription.next())
-        .await
-        .unwrap()
-        .unwrap();
+    assert_eq!((app.head(), topic.status().published), (receipt.position, 1));
+    let batch = soon("the event", subscription.next()).await.unwrap().unwrap();
     assert_eq!(batch.iter().next().unwrap().position, receipt.position);
     assert_eq!(view.at_least(receipt.position).await.unwrap().of["a"], 10);
     app.shutdown().await.unwrap();
@@ -128,10 +119,8 @@ async fn an_event_bears_the_time_of_its_decision() {
     app.send("a", Deposit { cents: 1 }).await.unwrap();
     clock.set(Timestamp::from_micros(39));
     app.send("a", Deposit { cents: 1 }).await.unwrap();
-    let times: Vec<_> = entries(app.store(), "a")
-        .iter()
-        .map(|event| event.time.as_micros())
-        .collect();
+    let times: Vec<_> =
+        entries(app.store(), "a").iter().map(|event| event.time.as_micros()).collect();
     assert_eq!(times, [17, 39]);
     app.shutdown().await.unwrap();
 }

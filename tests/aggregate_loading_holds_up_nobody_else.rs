@@ -23,9 +23,7 @@ async fn others_are_loaded_and_decided_while_one_is_being_loaded() {
     let mut gate = faults.hold_stream(account("slow"));
     let slow = begin(app.send("slow", Deposit { cents: 1 })).await;
     gate.reached(1).await;
-    soon("a live account", app.send("warm", Withdraw { cents: 5 }))
-        .await
-        .unwrap();
+    soon("a live account", app.send("warm", Withdraw { cents: 5 })).await.unwrap();
     for number in 0..300 {
         let cold = app.send(number.to_string(), Deposit { cents: 1 });
         soon("a cold account", cold).await.unwrap();
@@ -68,15 +66,9 @@ async fn a_long_stream_is_loaded_whole() {
         for other in ["a", "b", "c"] {
             app.send(other, Deposit { cents: 1 }).await.unwrap();
         }
-        until("it is passivated", || {
-            app.status().aggregates[0].live() <= 1
-        })
-        .await;
+        until("it is passivated", || app.status().aggregates[0].live() <= 1).await;
         let answer = app.send("long", Withdraw { cents: total + 1 }).await;
-        let lacking = Overdrawn {
-            cents: total,
-            entries: total as u64,
-        };
+        let lacking = Overdrawn { cents: total, entries: total as u64 };
         assert!(matches!(answer, Err(SendError::Rejected(reason)) if reason == lacking));
     }
     assert!(faults.count(Operation::ReadStream) > 8);

@@ -49,9 +49,7 @@ async fn no_more_than_max_live_stay_in_memory() {
         .await
         .unwrap();
     for number in 0..200 {
-        app.send(number.to_string(), Deposit { cents: 1 })
-            .await
-            .unwrap();
+        app.send(number.to_string(), Deposit { cents: 1 }).await.unwrap();
         let live = live(&app);
         assert!(live <= 11, "{live} are live");
     }
@@ -77,10 +75,7 @@ async fn an_account_with_a_commit_on_its_way_stays() {
     for number in 0..20 {
         others.push(begin(app.send(number.to_string(), Deposit { cents: 1 })).await);
     }
-    until("the others are decided", || {
-        app.status().aggregates[0].shards[0].decided == 21
-    })
-    .await;
+    until("the others are decided", || app.status().aggregates[0].shards[0].decided == 21).await;
     // It was not loaded again from a log that does not hold the deposit yet.
     let withdraw = begin(app.send("a", Withdraw { cents: 5 })).await;
     gate.open();
@@ -103,12 +98,7 @@ async fn random_commands_on_many_accounts_each_take_effect_once_in_memory() {
 async fn random_commands_on_many_accounts_each_take_effect_once_in_sqlite() {
     let directory = tempfile::tempdir().unwrap();
     for seed in 100..103 {
-        check(
-            sqlite(directory.path().join(format!("{seed}.db"))),
-            seed,
-            1_000,
-        )
-        .await;
+        check(sqlite(directory.path().join(format!("{seed}.db"))), seed, 1_000).await;
     }
 }
 

@@ -56,10 +56,7 @@ impl Queue {
         // Long enough that a second actor would be caught.
         std::thread::yield_now();
         DECIDING.lock().retain(|other| *other != name);
-        Entered {
-            sender: command.sender,
-            number: command.number,
-        }
+        Entered { sender: command.sender, number: command.number }
     }
     #[apply]
     fn entered(&mut self, _: &Entered) {
@@ -123,12 +120,7 @@ async fn many_senders_each_find_their_commands_in_the_order_of_sending() {
 #[tokio::test]
 async fn commands_that_wait_for_a_load_keep_their_order_with_those_that_come_later() {
     let (store, faults) = Faulty::new(Memory::new());
-    let app = App::builder()
-        .store(store)
-        .aggregate::<Queue>()
-        .start()
-        .await
-        .unwrap();
+    let app = App::builder().store(store).aggregate::<Queue>().start().await.unwrap();
     let mut gate = faults.hold(Operation::ReadStream);
     let enter = |number| app.send("waits", Enter { sender: 0, number });
     let mut sends = Vec::new();
@@ -136,24 +128,12 @@ async fn commands_that_wait_for_a_load_keep_their_order_with_those_that_come_lat
         // Some have an id to be looked up, and none overtakes another.
         let id = tidings::CommandId::from_name(&number.to_string());
         let send = enter(number);
-        sends.push(
-            begin(if number % 3 == 0 {
-                send.command_id(id)
-            } else {
-                send
-            })
-            .await,
-        );
+        sends.push(begin(if number % 3 == 0 { send.command_id(id) } else { send }).await);
     }
     gate.reached(1).await;
     until("all wait", || {
         let status = app.status();
-        status.aggregates[0]
-            .shards
-            .iter()
-            .map(|s| s.waiting)
-            .sum::<usize>()
-            == 50
+        status.aggregates[0].shards.iter().map(|s| s.waiting).sum::<usize>() == 50
     })
     .await;
     gate.open();
@@ -163,10 +143,7 @@ async fn commands_that_wait_for_a_load_keep_their_order_with_those_that_come_lat
     for send in sends {
         send.end().await.unwrap();
     }
-    assert_eq!(
-        order(app.store())[&("waits".into(), 0)],
-        (0..100).collect::<Vec<_>>()
-    );
+    assert_eq!(order(app.store())[&("waits".into(), 0)], (0..100).collect::<Vec<_>>());
     // One load served them all.
     assert_eq!(faults.count(Operation::ReadStream), 1);
     app.shutdown().await.unwrap();
@@ -178,12 +155,7 @@ static HELD: Mutex<()> = Mutex::new(());
 async fn decided(app: &App, expected: u64) {
     until("they are decided", || {
         let status = app.status();
-        status.aggregates[0]
-            .shards
-            .iter()
-            .map(|s| s.decided)
-            .sum::<u64>()
-            >= expected
+        status.aggregates[0].shards.iter().map(|s| s.decided).sum::<u64>() >= expected
     })
     .await;
 }
@@ -199,10 +171,7 @@ async fn commands_begun_in_order_arrive_in_order_though_the_inbox_is_full() {
     let enter = |number| app.send("held", Enter { sender: 0, number });
     let held = HELD.lock();
     let mut sends = vec![begin(enter(0)).await];
-    until("the shard is held", || {
-        DECIDING.lock().contains(&"held".into())
-    })
-    .await;
+    until("the shard is held", || DECIDING.lock().contains(&"held".into())).await;
     // Two have room, one waits for it.
     for number in 1..4 {
         sends.push(begin(enter(number)).await);
@@ -216,10 +185,7 @@ async fn commands_begun_in_order_arrive_in_order_though_the_inbox_is_full() {
     for send in sends {
         soon("an answer", send.end()).await.unwrap();
     }
-    assert_eq!(
-        order(app.store())[&("held".into(), 0)],
-        (0..8).collect::<Vec<_>>()
-    );
+    assert_eq!(order(app.store())[&("held".into(), 0)], (0..8).collect::<Vec<_>>());
     app.shutdown().await.unwrap();
 }
 
@@ -236,18 +202,7 @@ async fn commands_that_nobody_awaits_any_more_keep_no_room_in_the_inbox() {
     }
     gate.open();
     // They are kept, and polled no more.
-    soon(
-        "another one's answer",
-        app.send(
-            "other",
-            Enter {
-                sender: 0,
-                number: 0,
-            },
-        ),
-    )
-    .await
-    .unwrap();
+    soon("another one's answer", app.send("other", Enter { sender: 0, number: 0 })).await.unwrap();
     for send in sends {
         soon("an answer", send.end()).await.unwrap();
     }

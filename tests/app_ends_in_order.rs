@@ -46,9 +46,7 @@ async fn what_was_taken_is_answered_and_what_comes_later_is_refused() {
     until("it is closed", || {
         let mut send = Box::pin(app.send("late", Deposit { cents: 1 }));
         let waker = std::task::Waker::noop();
-        let polled = send
-            .as_mut()
-            .poll(&mut std::task::Context::from_waker(waker));
+        let polled = send.as_mut().poll(&mut std::task::Context::from_waker(waker));
         matches!(
             polled,
             std::task::Poll::Ready(Err(SendError::Unavailable {
@@ -65,13 +63,7 @@ async fn what_was_taken_is_answered_and_what_comes_later_is_refused() {
     assert_eq!(loading.end().await.unwrap().version.as_u64(), 1);
     ending.end().await.unwrap();
     let late = app.send("late", Deposit { cents: 1 }).await;
-    assert!(matches!(
-        late,
-        Err(SendError::Unavailable {
-            reason: Unavailable::ShutDown,
-            ..
-        })
-    ));
+    assert!(matches!(late, Err(SendError::Unavailable { reason: Unavailable::ShutDown, .. })));
 
     // The view came level, and the subscription delivers everything before it ends.
     let expected = Balances::of_log(app.store());
@@ -110,10 +102,7 @@ async fn a_deadline_that_passes_is_said() {
     gate.reached(1).await;
     let ended = app.shutdown_within(Duration::from_millis(50)).await;
     let problems = ended.unwrap_err().problems;
-    assert!(
-        problems.iter().any(|problem| problem.contains("account")),
-        "{problems:?}"
-    );
+    assert!(problems.iter().any(|problem| problem.contains("account")), "{problems:?}");
     // The command is answered when the disk comes back.
     gate.open();
     assert!(soon("the answer", held.end()).await.is_ok());
@@ -121,19 +110,11 @@ async fn a_deadline_that_passes_is_said() {
 
 #[tokio::test]
 async fn a_type_that_was_not_given_to_the_builder_is_said() {
-    let app = App::builder()
-        .store(Memory::new())
-        .aggregate::<Account>()
-        .start()
-        .await
-        .unwrap();
+    let app = App::builder().store(Memory::new()).aggregate::<Account>().start().await.unwrap();
     let answer = app.send("a", Book { number: 1 }).await;
     assert!(matches!(
         answer,
-        Err(SendError::Unavailable {
-            category: "ledger",
-            reason: Unavailable::NotRegistered
-        })
+        Err(SendError::Unavailable { category: "ledger", reason: Unavailable::NotRegistered })
     ));
     assert!(app.try_view::<Balances>().is_none());
     app.shutdown().await.unwrap();
@@ -160,10 +141,7 @@ fn threads() -> usize {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Blocks until so many threads are left.
@@ -183,9 +161,7 @@ fn a_shutdown_joins_every_thread() {
         runtime.block_on(async {
             let app = builder().start().await.unwrap();
             for number in 0..50 {
-                app.send(number.to_string(), Deposit { cents: 1 })
-                    .await
-                    .unwrap();
+                app.send(number.to_string(), Deposit { cents: 1 }).await.unwrap();
             }
             assert!(threads() > before + 5);
             app.shutdown().await.unwrap();

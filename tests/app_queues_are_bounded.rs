@@ -93,10 +93,7 @@ async fn a_subscriber_that_never_reads_keeps_nothing_in_memory_and_misses_nothin
     }
     let mut heard = Vec::new();
     while heard.len() < 5_000 {
-        let batch = soon("the events", subscription.next())
-            .await
-            .unwrap()
-            .unwrap();
+        let batch = soon("the events", subscription.next()).await.unwrap().unwrap();
         heard.extend(batch.iter().map(|envelope| envelope.position.as_u64()));
     }
     assert_eq!(heard, (1..=5_000).collect::<Vec<_>>());

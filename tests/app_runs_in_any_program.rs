@@ -87,17 +87,11 @@ fn an_actor_of_an_actix_program_hears_the_events() {
         let app = builder.start().await.unwrap();
         app.send("a", Deposit { cents: 1 }).await.unwrap();
         let (heard, mut seen) = watch::channel(0);
-        let _listener = Listener {
-            topic: app.topic().unwrap(),
-            heard,
-        }
-        .start();
+        let _listener = Listener { topic: app.topic().unwrap(), heard }.start();
         for _ in 0..99 {
             app.send("a", Deposit { cents: 1 }).await.unwrap();
         }
-        soon("the events", seen.wait_for(|heard| *heard == 100))
-            .await
-            .unwrap();
+        soon("the events", seen.wait_for(|heard| *heard == 100)).await.unwrap();
         app.shutdown().await.unwrap();
     }
     main();

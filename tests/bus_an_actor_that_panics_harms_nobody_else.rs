@@ -59,13 +59,7 @@ impl Teller {
         let (told, hear) = unbounded_channel();
         let topic = feed.topic();
         let start = Start::After(Position::START);
-        Self {
-            topic,
-            start,
-            behave,
-            told,
-        }
-        .start();
+        Self { topic, start, behave, told }.start();
         hear
     }
 
@@ -287,10 +281,7 @@ fn an_actor_whose_log_fails_is_told_and_by_default_stops() {
         let feed = feed();
         let mut told = Teller::start_with(&feed, CALM);
         let message = "topic numbers could not read its log after position 0".to_owned();
-        assert_eq!(
-            hear(&mut told).await,
-            Some(Told::Unsubscribed(Some(message)))
-        );
+        assert_eq!(hear(&mut told).await, Some(Told::Unsubscribed(Some(message))));
 
         let (tell, mut told) = unbounded_channel();
         let _address = Defaults(feed.topic(), tell).start();

@@ -44,12 +44,7 @@ impl Fed {
             let through = events.last().map_or(after, |event| event.position);
             Ok((events, through))
         });
-        Self {
-            published: old.len(),
-            log,
-            feed,
-            blank,
-        }
+        Self { published: old.len(), log, feed, blank }
     }
 
     /// Commits an event for each gap: as many positions are left to other topics before it.
@@ -220,10 +215,8 @@ proptest! {
 fn readers_on_other_threads_come_and_go_while_the_window_runs_away_from_them() {
     const EVENTS: usize = 30_000;
     for capacity in [1, 16, 1_024] {
-        let runtime = runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .build()
-            .expect("a runtime");
+        let runtime =
+            runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
         let mut fed = Fed::new(capacity, &[0; 7]);
         let topic = fed.feed.topic();
         let readers: Vec<_> = (0..6_u64)
@@ -282,9 +275,7 @@ fn every_wake_up_arrives_when_a_reader_sleeps_after_each_event() {
     let back = TopicFeed::<u64>::new("back", 64);
     let mut home = back.topic().subscribe(Start::Now);
     let echo = thread::spawn(move || {
-        let runtime = runtime::Builder::new_current_thread()
-            .build()
-            .expect("a runtime");
+        let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async move {
             while let Some(batch) = there.next().await.expect("no log is read") {
                 let events: Vec<u64> = batch.iter().map(|envelope| envelope.event).collect();
@@ -292,9 +283,7 @@ fn every_wake_up_arrives_when_a_reader_sleeps_after_each_event() {
             }
         });
     });
-    let runtime = runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         for round in 1..=ROUNDS {
             feed.publish(feed.envelopes([round]));
@@ -357,9 +346,7 @@ fn check_error(
     let feed = TopicFeed::with_log("test", 8, Position::new(10), move |after, _| {
         log(after).map_err(Into::into)
     });
-    let runtime = runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut subscription = feed.topic().subscribe(Start::After(Position::START));
     let outcome = runtime.block_on(subscription.next());
     let error = outcome.expect_err("the log is of no use");
@@ -373,10 +360,7 @@ fn at(positions: &[u64]) -> Vec<Envelope<u64>> {
     let event = |position| {
         let mut header = fed.blank.clone();
         header.position = Position::new(position);
-        Envelope {
-            header,
-            event: position,
-        }
+        Envelope { header, event: position }
     };
     positions.iter().copied().map(event).collect()
 }
@@ -426,9 +410,7 @@ fn a_log_that_comes_back_is_read_on_where_it_failed() {
         }
         Ok((events.clone(), Position::new(3)))
     });
-    let runtime = runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut subscription = feed.topic().subscribe(Start::After(Position::START));
     assert!(runtime.block_on(subscription.next()).is_err());
     *broken.lock().expect("a flag") = false;

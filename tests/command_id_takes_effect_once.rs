@@ -35,10 +35,7 @@ fn is_repeat(first: &Receipt, again: &Receipt) {
 async fn a_repeat_gets_the_first_receipt_and_appends_nothing() {
     let app = start(Memory::new()).await;
     let id = CommandId::from_name("one");
-    let send = || {
-        app.send("a", DepositAll { parts: vec![1, 2] })
-            .command_id(id)
-    };
+    let send = || app.send("a", DepositAll { parts: vec![1, 2] }).command_id(id);
     let first = send().await.unwrap();
     app.send("a", Deposit { cents: 4 }).await.unwrap();
     is_repeat(&first, &send().await.unwrap());
@@ -60,10 +57,7 @@ async fn two_in_flight_at_once_take_effect_once() {
     let mut second = app.send("a", Deposit { cents: 1 }).command_id(id);
     not_yet("the second answer", &mut second).await;
     until("the second waits", || {
-        app.status().aggregates[0]
-            .shards
-            .iter()
-            .any(|shard| shard.waiting == 1)
+        app.status().aggregates[0].shards.iter().any(|shard| shard.waiting == 1)
     })
     .await;
     gate.open();
@@ -117,27 +111,13 @@ async fn a_repeat_of_a_commit_that_fails_takes_effect_instead() {
 async fn a_repeat_after_a_restart_gets_the_first_receipt() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.db");
-    let (with, without) = (
-        CommandId::from_name("with"),
-        CommandId::from_name("without"),
-    );
+    let (with, without) = (CommandId::from_name("with"), CommandId::from_name("without"));
     let mut firsts = Vec::new();
     for _ in 0..3 {
         let app = start(sqlite(&path)).await;
         let receipts = [
-            app.send(
-                "a",
-                DepositAll {
-                    parts: vec![1, 2, 3],
-                },
-            )
-            .command_id(with)
-            .await
-            .unwrap(),
-            app.send("a", Check { cents: 6 })
-                .command_id(without)
-                .await
-                .unwrap(),
+            app.send("a", DepositAll { parts: vec![1, 2, 3] }).command_id(with).await.unwrap(),
+            app.send("a", Check { cents: 6 }).command_id(without).await.unwrap(),
         ];
         if firsts.is_empty() {
             firsts.extend(receipts);
@@ -157,20 +137,12 @@ async fn a_command_without_events_is_known_too() {
     let app = start(Memory::new()).await;
     let id = CommandId::from_name("one");
     app.send("a", Deposit { cents: 5 }).await.unwrap();
-    let first = app
-        .send("a", Check { cents: 5 })
-        .command_id(id)
-        .await
-        .unwrap();
+    let first = app.send("a", Check { cents: 5 }).command_id(id).await.unwrap();
     assert_eq!((first.events, first.version.as_u64()), (0, 1));
     assert!(first.versions().is_empty());
     // Decided anew it would be rejected.
     app.send("a", Withdraw { cents: 5 }).await.unwrap();
-    let again = app
-        .send("a", Check { cents: 5 })
-        .command_id(id)
-        .await
-        .unwrap();
+    let again = app.send("a", Check { cents: 5 }).command_id(id).await.unwrap();
     is_repeat(&first, &again);
     app.shutdown().await.unwrap();
 }
@@ -180,16 +152,8 @@ async fn a_repeat_that_would_be_rejected_by_now_gets_the_first_receipt() {
     let app = start(Memory::new()).await;
     let id = CommandId::from_name("one");
     app.send("a", Deposit { cents: 5 }).await.unwrap();
-    let first = app
-        .send("a", Withdraw { cents: 5 })
-        .command_id(id)
-        .await
-        .unwrap();
-    let again = app
-        .send("a", Withdraw { cents: 5 })
-        .command_id(id)
-        .await
-        .unwrap();
+    let first = app.send("a", Withdraw { cents: 5 }).command_id(id).await.unwrap();
+    let again = app.send("a", Withdraw { cents: 5 }).command_id(id).await.unwrap();
     is_repeat(&first, &again);
     app.shutdown().await.unwrap();
 }
@@ -209,10 +173,7 @@ async fn a_rejected_command_is_decided_again_under_its_id() {
 async fn an_id_of_another_aggregate_is_refused() {
     let app = start(Memory::new()).await;
     let id = CommandId::from_name("one");
-    app.send("a", Deposit { cents: 5 })
-        .command_id(id)
-        .await
-        .unwrap();
+    app.send("a", Deposit { cents: 5 }).command_id(id).await.unwrap();
     for other in ["b", "c", "d", "e"] {
         let answer = app.send(other, Deposit { cents: 5 }).command_id(id).await;
         assert!(matches!(
@@ -236,10 +197,7 @@ async fn one_id_for_two_aggregates_in_flight_at_once_is_refused_for_one() {
         let id = CommandId::from_name("one");
         let mut sends: Vec<_> = ["a", "b", "c", "d"]
             .iter()
-            .map(|other| {
-                app.send(format!("{other}{number}"), Deposit { cents: 5 })
-                    .command_id(id)
-            })
+            .map(|other| app.send(format!("{other}{number}"), Deposit { cents: 5 }).command_id(id))
             .collect();
         for send in &mut sends {
             not_yet("the answer", send).await;

@@ -37,19 +37,12 @@ async fn a_command_starts_a_story_and_an_event_carries_it_on() {
 
     let heard = subscription.next().await.unwrap().unwrap();
     let cause = heard.iter().last().unwrap().header.clone();
-    let caused = app
-        .send("l", Book { number: 1 })
-        .caused_by(&cause)
-        .await
-        .unwrap();
+    let caused = app.send("l", Book { number: 1 }).caused_by(&cause).await.unwrap();
     let event = whole_log(app.store()).pop().unwrap();
     assert_eq!(event.command_id, Some(caused.command_id));
     assert_ne!(caused.command_id, first.command_id);
     assert_eq!(event.correlation_id, cause.correlation_id);
-    assert_eq!(
-        event.causation_id,
-        CausationId::from_uuid(cause.event_id.into())
-    );
+    assert_eq!(event.causation_id, CausationId::from_uuid(cause.event_id.into()));
     assert!(event.metadata.is_empty());
 
     // A story that began outside goes on here, whatever the cause.
@@ -59,10 +52,7 @@ async fn a_command_starts_a_story_and_an_event_carries_it_on() {
     send.caused_by(&cause).command_id(id).await.unwrap();
     let event = whole_log(app.store()).pop().unwrap();
     assert_eq!(event.correlation_id, outside);
-    assert_eq!(
-        event.causation_id,
-        CausationId::from_uuid(cause.event_id.into())
-    );
+    assert_eq!(event.causation_id, CausationId::from_uuid(cause.event_id.into()));
     assert_eq!(event.command_id, Some(id));
     app.shutdown().await.unwrap();
 }

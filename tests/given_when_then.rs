@@ -99,9 +99,7 @@ impl Account {
         match command.cents - self.cents {
             short @ 1.. => Err(Overdrawn { short }),
             _ if command.cents == 0 => Ok(None),
-            _ => Ok(Some(Withdrawn {
-                cents: command.cents,
-            })),
+            _ => Ok(Some(Withdrawn { cents: command.cents })),
         }
     }
 
@@ -118,9 +116,7 @@ impl Account {
     #[command]
     fn guess(&self, _: Guess) -> Deposited {
         GUESSES.set(GUESSES.get() + 1);
-        Deposited {
-            cents: GUESSES.get(),
-        }
+        Deposited { cents: GUESSES.get() }
     }
 
     #[command]
@@ -190,9 +186,7 @@ fn the_context_is_what_the_test_says() {
         .at(Timestamp::from_micros(6))
         .when(Note)
         .then(noted("Ada in account-acc-1", 6));
-    given_nothing::<Account>()
-        .when(Note)
-        .then(noted("nobody in account-given", 0));
+    given_nothing::<Account>().when(Note).then(noted("nobody in account-given", 0));
 }
 
 /// `test` must panic with exactly `message`.
@@ -241,9 +235,7 @@ fn an_event_of_the_same_payload_but_another_name_fails() {
 fn an_event_where_none_is_expected_fails() {
     fails(
         || {
-            given::<Account>(Deposited { cents: 100 })
-                .when(Withdraw { cents: 50 })
-                .then_nothing();
+            given::<Account>(Deposited { cents: 100 }).when(Withdraw { cents: 50 }).then_nothing();
         },
         "Withdraw was not decided as expected
   expected: no event
@@ -256,9 +248,7 @@ fn an_event_where_none_is_expected_fails() {
 fn a_rejection_where_events_are_expected_fails() {
     fails(
         || {
-            given_nothing::<Account>()
-                .when(Withdraw { cents: 50 })
-                .then(Withdrawn { cents: 50 });
+            given_nothing::<Account>().when(Withdraw { cents: 50 }).then(Withdrawn { cents: 50 });
         },
         "Withdraw was not decided as expected
   expected: 1 event
@@ -362,9 +352,7 @@ fn an_event_that_does_not_survive_the_codec_fails() {
     );
     fails(
         || {
-            let _ = given::<Account>(Mapped {
-                by: HashMap::from([(vec![1], 1)]),
-            });
+            let _ = given::<Account>(Mapped { by: HashMap::from([(vec![1], 1)]) });
         },
         "account.mapped cannot be stored: the payload does not fit its type: key must be a string",
     );

@@ -36,10 +36,7 @@ struct Wish {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let part = (0..STREAMS, prop::option::weighted(0.4, 0..6_u64), 0..3_u8);
-    let wish = (
-        prop::option::of(0..COMMANDS),
-        prop::collection::vec(part, 0..4),
-    )
+    let wish = (prop::option::of(0..COMMANDS), prop::collection::vec(part, 0..4))
         .prop_map(|(command, parts)| Wish { command, parts });
     let step = prop_oneof![
         8 => prop::collection::vec(wish, 0..5).prop_map(Step::Commit),
@@ -99,10 +96,7 @@ struct Model {
 
 impl Model {
     fn version(&self, stream: &StreamId) -> Version {
-        let of_stream = self
-            .events
-            .iter()
-            .filter(|event| event.header.stream == *stream);
+        let of_stream = self.events.iter().filter(|event| event.header.stream == *stream);
         Version::new(of_stream.count() as u64)
     }
 
@@ -125,11 +119,7 @@ impl Model {
                 events: events.len() as u32,
                 position: last.position,
             }),
-            _ => self
-                .bare
-                .iter()
-                .find(|(known, _)| *known == id)
-                .map(|(_, known)| known.clone()),
+            _ => self.bare.iter().find(|(known, _)| *known == id).map(|(_, known)| known.clone()),
         }
     }
 
@@ -142,11 +132,7 @@ impl Model {
             let (stream, expected) = (stream(*of), expectation(*expected));
             let actual = self.version(&stream);
             if !expected.admits(actual) {
-                return Err(Refused::Conflict {
-                    stream,
-                    expected,
-                    actual,
-                });
+                return Err(Refused::Conflict { stream, expected, actual });
             }
         }
         for event in given {
@@ -188,9 +174,7 @@ fn stream(number: u8) -> StreamId {
 }
 
 fn expectation(expected: Option<u64>) -> ExpectedVersion {
-    expected.map_or(ExpectedVersion::Any, |version| {
-        ExpectedVersion::Exact(Version::new(version))
-    })
+    expected.map_or(ExpectedVersion::Any, |version| ExpectedVersion::Exact(Version::new(version)))
 }
 
 fn build(wish: &Wish, counter: &mut usize) -> Commit {
@@ -208,10 +192,7 @@ fn build(wish: &Wish, counter: &mut usize) -> Commit {
                 1,
                 Timestamp::from_micros(*counter as u64),
             );
-            events.push(Recorded {
-                header,
-                payload: counter.to_string().into_bytes().into(),
-            });
+            events.push(Recorded { header, payload: counter.to_string().into_bytes().into() });
         }
         commit = commit.append(stream(*of), expectation(*expected), events);
     }
@@ -227,10 +208,8 @@ fn check(mut subject: impl Subject, steps: &[Step]) {
             Step::Reopen => subject.reopen(false),
             Step::ReopenWithoutIndex => subject.reopen(true),
             Step::Commit(wishes) => {
-                let mut group: Vec<_> = wishes
-                    .iter()
-                    .map(|wish| build(wish, &mut counter))
-                    .collect();
+                let mut group: Vec<_> =
+                    wishes.iter().map(|wish| build(wish, &mut counter)).collect();
                 let expected: Vec<_> = wishes
                     .iter()
                     .zip(&group)
@@ -254,20 +233,15 @@ fn check(mut subject: impl Subject, steps: &[Step]) {
 fn compare(store: &dyn EventStore, model: &Model) {
     let head = model.events.len() as u64;
     assert_eq!(store.head().unwrap().as_u64(), head);
-    let page = store
-        .read_log(Position::START, &Filter::All, usize::MAX)
-        .unwrap();
+    let page = store.read_log(Position::START, &Filter::All, usize::MAX).unwrap();
     assert_eq!(page.events, model.events);
     assert_eq!(page.through.as_u64(), head);
     for after in [0, head / 2] {
         let filter = Filter::Names(vec![NAMES[0], NAMES[2]]);
         let page = store.read_log(Position::new(after), &filter, 3).unwrap();
         let wanted = model.events.iter().skip(after as usize);
-        let wanted: Vec<_> = wanted
-            .filter(|event| filter.admits(&event.header.name))
-            .take(3)
-            .cloned()
-            .collect();
+        let wanted: Vec<_> =
+            wanted.filter(|event| filter.admits(&event.header.name)).take(3).cloned().collect();
         assert_eq!(page.events, wanted);
     }
     for number in 0..STREAMS {
@@ -279,23 +253,14 @@ fn compare(store: &dyn EventStore, model: &Model) {
                     ControlFlow::Continue(())
                 })
                 .unwrap();
-            let of_stream = model
-                .events
-                .iter()
-                .filter(|event| event.header.stream == stream(number));
-            assert_eq!(
-                events,
-                of_stream.skip(after as usize).cloned().collect::<Vec<_>>()
-            );
+            let of_stream =
+                model.events.iter().filter(|event| event.header.stream == stream(number));
+            assert_eq!(events, of_stream.skip(after as usize).cloned().collect::<Vec<_>>());
         }
     }
     for number in 0..COMMANDS {
         let id = command(number);
-        assert_eq!(
-            store.find_command(id).unwrap(),
-            model.find(id),
-            "command {number}"
-        );
+        assert_eq!(store.find_command(id).unwrap(), model.find(id), "command {number}");
     }
 }
 

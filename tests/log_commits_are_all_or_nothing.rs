@@ -49,14 +49,8 @@ fn transfer_and_watch(store: &(impl EventStore + ?Sized)) {
         let watcher = scope.spawn(|| {
             let mut moments = 0_u64;
             while !is_done.load(Ordering::Acquire) || moments == 0 {
-                let page = store
-                    .read_log(Position::START, &Filter::All, usize::MAX)
-                    .unwrap();
-                assert_eq!(
-                    page.events.iter().map(cents).sum::<i64>(),
-                    0,
-                    "half a transfer"
-                );
+                let page = store.read_log(Position::START, &Filter::All, usize::MAX).unwrap();
+                assert_eq!(page.events.iter().map(cents).sum::<i64>(), 0, "half a transfer");
                 moments += 1;
             }
         });
@@ -68,9 +62,7 @@ fn transfer_and_watch(store: &(impl EventStore + ?Sized)) {
     });
     // Refused ones left nothing behind: two events for each that was accepted, and their versions count up.
     assert_eq!(store.head().unwrap().as_u64(), 2 * 2 * TRANSFERS);
-    let versions: u64 = (0..ACCOUNTS)
-        .map(|account| version(store, account).as_u64())
-        .sum();
+    let versions: u64 = (0..ACCOUNTS).map(|account| version(store, account).as_u64()).sum();
     assert_eq!(versions, 2 * 2 * TRANSFERS);
 }
 
@@ -79,16 +71,8 @@ fn try_transfer(store: &(impl EventStore + ?Sized), from: u64, to: u64) -> bool 
     // Both threads read before either commits, as often as the scheduler lets them.
     std::thread::yield_now();
     let commit = Commit::new()
-        .append(
-            stream(from),
-            ExpectedVersion::Exact(here),
-            vec![moved(from, -5)],
-        )
-        .append(
-            stream(to),
-            ExpectedVersion::Exact(there),
-            vec![moved(to, 5)],
-        );
+        .append(stream(from), ExpectedVersion::Exact(here), vec![moved(from, -5)])
+        .append(stream(to), ExpectedVersion::Exact(there), vec![moved(to, 5)]);
     let mut group = [commit];
     let outcome = store.commit(&mut group).unwrap().remove(0);
     if let Ok(committed) = &outcome {
@@ -127,8 +111,5 @@ fn moved(account: u64, cents: i64) -> Recorded {
 }
 
 fn cents(event: &Recorded) -> i64 {
-    std::str::from_utf8(&event.payload)
-        .unwrap()
-        .parse()
-        .unwrap()
+    std::str::from_utf8(&event.payload).unwrap().parse().unwrap()
 }

@@ -40,27 +40,12 @@ fn a_missing_event_is_reported_by_every_kind_of_reader() {
     is_damaged(log.read_log(Position::new(299), &Filter::All, 1), damaged);
     let names = Filter::Names(vec!["thing.happened"]);
     is_damaged(log.read_log(Position::START, &names, 5_000), damaged);
-    is_damaged(
-        log.read_log(Position::new(10), &Filter::Names(vec!["none.such"]), 1),
-        damaged,
-    );
+    is_damaged(log.read_log(Position::new(10), &Filter::Names(vec!["none.such"]), 1), damaged);
     is_damaged(read(&log, 0, 0), damaged);
     is_damaged(read(&log, 0, 299), damaged);
     // What lies on either side of it is as good as before.
-    assert_eq!(
-        log.read_log(Position::START, &Filter::All, 299)
-            .unwrap()
-            .events
-            .len(),
-        299
-    );
-    assert_eq!(
-        log.read_log(Position::new(300), &names, 5_000)
-            .unwrap()
-            .events
-            .len(),
-        900
-    );
+    assert_eq!(log.read_log(Position::START, &Filter::All, 299).unwrap().events.len(), 299);
+    assert_eq!(log.read_log(Position::new(300), &names, 5_000).unwrap().events.len(), 900);
     assert_eq!(read(&log, 0, 300).unwrap(), 300);
     assert_eq!(read(&log, 1, 0).unwrap(), 600);
 }
@@ -80,14 +65,8 @@ fn a_log_with_a_hole_is_not_opened_when_its_index_has_to_be_made_from_it() {
 #[test]
 fn an_event_of_another_stream_or_version_in_the_chain_of_a_stream_is_reported() {
     for (change, said) in [
-        (
-            "stream = 'thing-9'",
-            "position 2 holds version 2 of stream thing-9",
-        ),
-        (
-            "version = 7",
-            "position 2 holds version 7 of stream thing-0",
-        ),
+        ("stream = 'thing-9'", "position 2 holds version 2 of stream thing-9"),
+        ("version = 7", "position 2 holds version 7 of stream thing-0"),
         ("previous = 5", "position"),
         ("event_id = x'00'", "an id of the event at position 2"),
         ("metadata = '{'", "metadata of the event at position 2"),
@@ -96,10 +75,7 @@ fn an_event_of_another_stream_or_version_in_the_chain_of_a_stream_is_reported() 
         let path = directory.path().join("log.db");
         let log = Sqlite::open(&path).unwrap();
         log.commit(&mut [commit(0, 3)]).unwrap();
-        tamper(
-            &path,
-            &format!("UPDATE events SET {change} WHERE position = 2"),
-        );
+        tamper(&path, &format!("UPDATE events SET {change} WHERE position = 2"));
         is_damaged(read(&log, 0, 0), said);
     }
 }
@@ -161,10 +137,7 @@ fn read(log: &Sqlite, stream: u64, after: u64) -> Result<u64, StoreError> {
 }
 
 fn tamper(path: &Path, sql: &str) {
-    rusqlite::Connection::open(path)
-        .unwrap()
-        .execute_batch(sql)
-        .unwrap();
+    rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }
 
 #[track_caller]

@@ -51,11 +51,7 @@ fn a_log_of_another_format_is_refused_with_both_formats() {
     drop(Sqlite::open(&path).unwrap());
     sql(&path, "PRAGMA user_version = 2");
     match Sqlite::open(&path) {
-        Err(
-            error @ StoreError::Format {
-                found: 2, known: 1, ..
-            },
-        ) => {
+        Err(error @ StoreError::Format { found: 2, known: 1, .. }) => {
             assert!(error.to_string().contains("log.db has format 2"), "{error}");
         }
         other => panic!("{other:?}"),
@@ -124,11 +120,8 @@ fn an_index_of_another_log_is_written_anew() {
     drop(log);
     drop(Sqlite::open(&other).unwrap());
     for foreign in ["other.index.db", "other.db"] {
-        std::fs::copy(
-            directory.path().join(foreign),
-            directory.path().join("ours.index.db"),
-        )
-        .unwrap();
+        std::fs::copy(directory.path().join(foreign), directory.path().join("ours.index.db"))
+            .unwrap();
         knows(&ours, command);
     }
     std::fs::write(directory.path().join("ours.index.db"), "no database at all").unwrap();
@@ -152,27 +145,19 @@ fn an_index_that_is_ahead_of_a_restored_log_is_written_anew() {
     assert!(commit(lost), "the restored log does not know this command");
 
     // Restored again, and grown past the index by other commands: only the ids tell.
-    std::fs::copy(
-        directory.path().join("log.index.db"),
-        directory.path().join("old.index"),
-    )
-    .unwrap();
+    std::fs::copy(directory.path().join("log.index.db"), directory.path().join("old.index"))
+        .unwrap();
     std::fs::copy(&backup, &path).unwrap();
     assert!(commit(CommandId::from_name("another")));
     assert!(commit(CommandId::from_name("and another")));
-    std::fs::copy(
-        directory.path().join("old.index"),
-        directory.path().join("log.index.db"),
-    )
-    .unwrap();
+    std::fs::copy(directory.path().join("old.index"), directory.path().join("log.index.db"))
+        .unwrap();
     assert!(commit(lost));
 }
 
 fn check(command: CommandId) -> Commit {
     let stream = StreamId::new("account", "1").unwrap();
-    Commit::new()
-        .append(stream, ExpectedVersion::Any, vec![])
-        .command_id(command)
+    Commit::new().append(stream, ExpectedVersion::Any, vec![]).command_id(command)
 }
 
 #[track_caller]
@@ -189,18 +174,12 @@ fn accepts(log: &Sqlite) {
 
 #[track_caller]
 fn is_foreign(result: Result<Sqlite, StoreError>) {
-    assert!(
-        matches!(result, Err(StoreError::Foreign { kind: "log", .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(StoreError::Foreign { kind: "log", .. })), "{result:?}");
 }
 
 #[track_caller]
 fn is_locked(result: Result<Sqlite, StoreError>) {
-    assert!(
-        matches!(result, Err(StoreError::Locked { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(StoreError::Locked { .. })), "{result:?}");
 }
 
 #[track_caller]
@@ -211,8 +190,5 @@ fn is_alone(path: &Path) {
 }
 
 fn sql(path: &Path, sql: &str) {
-    rusqlite::Connection::open(path)
-        .unwrap()
-        .execute_batch(sql)
-        .unwrap();
+    rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }

@@ -26,10 +26,7 @@ const ROUNDS: u64 = 20;
 #[test]
 fn a_killed_process_loses_nothing_acknowledged_and_leaves_no_half_commit() {
     if let Some(path) = std::env::var_os(LOG) {
-        commit_until_killed(
-            &PathBuf::from(path),
-            std::env::var(SEED).unwrap().parse().unwrap(),
-        );
+        commit_until_killed(&PathBuf::from(path), std::env::var(SEED).unwrap().parse().unwrap());
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bank.db");
@@ -100,10 +97,7 @@ fn commit_until_killed(path: &Path, seed: u64) -> ! {
     writeln!(out).unwrap();
     loop {
         let ids: Vec<_> = (0..=random.below(4)).map(|_| id(&mut random)).collect();
-        let mut group: Vec<_> = ids
-            .iter()
-            .map(|id| commit(&mut random).command_id(*id))
-            .collect();
+        let mut group: Vec<_> = ids.iter().map(|id| commit(&mut random).command_id(*id)).collect();
         let outcomes = log.commit(&mut group).unwrap();
         for ((commit, id), outcome) in group.iter().zip(&ids).zip(outcomes) {
             let last = outcome.unwrap().last;
@@ -124,29 +118,24 @@ fn id(random: &mut Random) -> CommandId {
 /// One to three streams, up to three events each; sometimes none at all. Each event says how many its commit has, so
 /// that a half commit shows.
 fn commit(random: &mut Random) -> Commit {
-    let parts: Vec<_> = (0..=random.below(3))
-        .map(|_| (random.below(STREAMS), random.below(4)))
-        .collect();
+    let parts: Vec<_> =
+        (0..=random.below(3)).map(|_| (random.below(STREAMS), random.below(4))).collect();
     let total: u64 = parts.iter().map(|(_, count)| count).sum();
-    parts
-        .into_iter()
-        .fold(Commit::new(), |commit, (stream, count)| {
-            let stream = StreamId::new("account", &stream.to_string()).unwrap();
-            let event = |_| Recorded {
-                header: Header::new(stream.clone(), "account.moved", 1, Timestamp::default()),
-                payload: total.to_string().into_bytes().into(),
-            };
-            let events = (0..count).map(event).collect();
-            commit.append(stream.clone(), ExpectedVersion::Any, events)
-        })
+    parts.into_iter().fold(Commit::new(), |commit, (stream, count)| {
+        let stream = StreamId::new("account", &stream.to_string()).unwrap();
+        let event = |_| Recorded {
+            header: Header::new(stream.clone(), "account.moved", 1, Timestamp::default()),
+            payload: total.to_string().into_bytes().into(),
+        };
+        let events = (0..count).map(event).collect();
+        commit.append(stream.clone(), ExpectedVersion::Any, events)
+    })
 }
 
 #[track_caller]
 fn check(path: &Path, acknowledged: &[Acknowledged]) {
     let log = Sqlite::open(path).unwrap();
-    let page = log
-        .read_log(Position::START, &Filter::All, usize::MAX)
-        .unwrap();
+    let page = log.read_log(Position::START, &Filter::All, usize::MAX).unwrap();
     let mut versions = HashMap::<StreamId, u64>::new();
     for (event, position) in page.events.iter().zip(1..) {
         assert_eq!(event.header.position.as_u64(), position);
@@ -154,10 +143,7 @@ fn check(path: &Path, acknowledged: &[Acknowledged]) {
         *version += 1;
         assert_eq!(event.header.version.as_u64(), *version);
     }
-    for commit in page
-        .events
-        .chunk_by(|a, b| a.header.command_id == b.header.command_id)
-    {
+    for commit in page.events.chunk_by(|a, b| a.header.command_id == b.header.command_id) {
         let total = std::str::from_utf8(&commit[0].payload).unwrap();
         assert_eq!(commit.len().to_string(), total, "a half commit");
     }
@@ -167,15 +153,12 @@ fn check(path: &Path, acknowledged: &[Acknowledged]) {
             read += 1;
             std::ops::ControlFlow::Continue(())
         };
-        log.read_stream(stream, tidings::Version::EMPTY, each)
-            .unwrap();
+        log.read_stream(stream, tidings::Version::EMPTY, each).unwrap();
         assert_eq!(read, *version);
     }
     for expected in acknowledged {
-        let known = log
-            .find_command(expected.id)
-            .unwrap()
-            .expect("an acknowledged command is known");
+        let known =
+            log.find_command(expected.id).unwrap().expect("an acknowledged command is known");
         assert_eq!(known.position.as_u64(), expected.last);
         assert_eq!(known.events, expected.events);
     }
@@ -185,10 +168,7 @@ fn check(path: &Path, acknowledged: &[Acknowledged]) {
             .append(stream.clone(), ExpectedVersion::Any, vec![])
             .command_id(expected.id);
         let outcome = log.commit(&mut [again]).unwrap().remove(0);
-        assert!(
-            matches!(outcome, Err(Refused::KnownCommand(_))),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, Err(Refused::KnownCommand(_))), "{outcome:?}");
     }
     assert_eq!(log.head().unwrap(), page.through);
 }

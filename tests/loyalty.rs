@@ -18,10 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings::sqlite::rusqlite::{Connection, types::Value as Sql};
 
-const SAMPLE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/examples/loyalty/cdnow-sample.txt"
-);
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/loyalty/cdnow-sample.txt");
 
 #[test]
 fn the_totals_of_the_sample_are_exact() {
@@ -85,10 +82,7 @@ fn of_a_file_that_has_grown_only_the_new_lines_are_recorded() {
     let directory = directory();
     let text = fs::read_to_string(SAMPLE).unwrap();
     let lines: Vec<_> = text.split_inclusive('\n').collect();
-    let totals = run(
-        &directory,
-        &[&file(&directory, "p.txt", lines[..4_000].concat())],
-    );
+    let totals = run(&directory, &[&file(&directory, "p.txt", lines[..4_000].concat())]);
     assert_eq!(totals["purchases"], 4_000);
     let totals = run(&directory, &[&file(&directory, "p.txt", &text)]);
     assert_sample(&totals);
@@ -98,16 +92,8 @@ fn of_a_file_that_has_grown_only_the_new_lines_are_recorded() {
 #[test]
 fn another_file_does_not_collide_with_the_first() {
     let directory = directory();
-    let first = file(
-        &directory,
-        "a",
-        "00001 19970101 1 10.00\n00002 19970101 1 10.00\n",
-    );
-    let second = file(
-        &directory,
-        "b",
-        "00003 19970101 1 10.00\n00002 19970101 1 10.00\n",
-    );
+    let first = file(&directory, "a", "00001 19970101 1 10.00\n00002 19970101 1 10.00\n");
+    let second = file(&directory, "b", "00003 19970101 1 10.00\n00002 19970101 1 10.00\n");
     assert_eq!(run(&directory, &[&first])["purchases"], 2);
     assert_eq!(run(&directory, &[&second])["purchases"], 4);
     assert_eq!(run(&directory, &[&first])["appended"], 0);
@@ -143,23 +129,14 @@ fn a_run_that_is_killed_at_any_moment_ends_as_one_that_is_not() {
             if child.wait().unwrap().signal() == Some(SIGKILL) {
                 kills += 1;
             }
-            assert!(
-                delays.len() < 100,
-                "hardly a run was killed in time: {delays:?}"
-            );
+            assert!(delays.len() < 100, "hardly a run was killed in time: {delays:?}");
         }
         let totals = run(&directory, &arguments);
         assert_sample(&totals);
-        assert_eq!(
-            totals["events"], expected["events"],
-            "killed after {delays:?}"
-        );
+        assert_eq!(totals["events"], expected["events"], "killed after {delays:?}");
         for (file, sql) in [
             ("loyalty.views.db", "SELECT * FROM months ORDER BY month"),
-            (
-                "loyalty.views.db",
-                "SELECT * FROM customers ORDER BY member",
-            ),
+            ("loyalty.views.db", "SELECT * FROM customers ORDER BY member"),
             (
                 "loyalty.db",
                 "SELECT stream, version, name, payload, command_id FROM events ORDER BY stream, version",
@@ -187,14 +164,8 @@ fn malformed_lines_are_counted_and_named_and_nothing_else_is_lost() {
         (b"00004 0001 19971301 2 29.33", "date \"19971301\""),
         (b"00004 0001 1997-01-01 2 29.33", "date \"1997-01-01\""),
         (b"00004 0001 19970101 -2 29.33", "number of CDs \"-2\""),
-        (
-            b"00004 0001 19970101 99999999999999999999 1.00",
-            "number of CDs",
-        ),
-        (
-            b"00004 0001 19970101 2 99999999999999999999999.00",
-            "a billion dollars or more",
-        ),
+        (b"00004 0001 19970101 99999999999999999999 1.00", "number of CDs"),
+        (b"00004 0001 19970101 2 99999999999999999999999.00", "a billion dollars or more"),
         (b"00004 0001 19970101 2 29.333", "finer than a cent"),
         (b"00004 0001 19970101 2 2e3", "dollars \"2e3\""),
         (b"customer one bought two CDs", "customer id"),
@@ -204,11 +175,7 @@ fn malformed_lines_are_counted_and_named_and_nothing_else_is_lost() {
         (b"00004 0001 20000229 2 0.00", ""),
         (b"00004 0001 20000301 1 0.5", ""),
     ];
-    let path = file(
-        &directory,
-        "broken.txt",
-        lines.map(|(line, _)| line).join(&b'\n'),
-    );
+    let path = file(&directory, "broken.txt", lines.map(|(line, _)| line).join(&b'\n'));
     let output = succeed(loyalty(&directory, &["--json", &path]));
     let totals = totals(&output);
     assert_eq!(totals["malformed"], 15, "{totals}");
@@ -230,16 +197,10 @@ fn a_corrected_line_is_the_only_new_one() {
     let directory = directory();
     let broken = "00004 19970101 2 29.33\n00005 1997O101 1 10.00\n00006 19970101 1 5.00\n";
     let totals = run(&directory, &[&file(&directory, "p.txt", broken)]);
-    assert_eq!(
-        (&totals["purchases"], &totals["malformed"]),
-        (&json!(2), &json!(1))
-    );
+    assert_eq!((&totals["purchases"], &totals["malformed"]), (&json!(2), &json!(1)));
     let corrected = broken.replace('O', "0");
     let totals = run(&directory, &[&file(&directory, "p.txt", corrected)]);
-    assert_eq!(
-        (&totals["purchases"], &totals["already_known"]),
-        (&json!(3), &json!(2))
-    );
+    assert_eq!((&totals["purchases"], &totals["already_known"]), (&json!(3), &json!(2)));
 }
 
 #[test]
@@ -263,10 +224,7 @@ fn rejected_lines_are_counted_and_stay_rejected() {
         assert_eq!(totals["appended"], appended);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(errors.contains("line 2: rejected: "), "{errors}");
-        assert!(
-            errors.contains("line 3: rejected: a purchase cannot cost -$10.00"),
-            "{errors}"
-        );
+        assert!(errors.contains("line 3: rejected: a purchase cannot cost -$10.00"), "{errors}");
     }
 }
 
@@ -347,10 +305,7 @@ fn the_summary_says_what_was_sold_and_where_the_data_lies() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
-    assert!(
-        summary.stderr.is_empty(),
-        "the bar belongs on a terminal only"
-    );
+    assert!(summary.stderr.is_empty(), "the bar belongs on a terminal only");
 }
 
 #[test]
@@ -372,18 +327,9 @@ fn wrong_use_is_answered_with_one_line_and_exit_code_2() {
 #[test]
 fn what_cannot_be_opened_is_answered_with_one_line_and_exit_code_1() {
     let directory = directory();
-    fail(
-        &directory,
-        &["missing.txt"],
-        1,
-        "missing.txt cannot be read",
-    );
+    fail(&directory, &["missing.txt"], 1, "missing.txt cannot be read");
     fail(&directory, &["."], 1, ". cannot be read: it is a directory");
-    let note = file(
-        &directory,
-        "note.txt",
-        "not a database, but a note".repeat(99),
-    );
+    let note = file(&directory, "note.txt", "not a database, but a note".repeat(99));
     fail(&directory, &["--db", &note], 1, "is not a Tidings");
     fail(&directory, &["--db", "no/such.db"], 1, "no/such.db");
 
@@ -486,11 +432,8 @@ fn rows(directory: &TempDir, file: impl AsRef<Path>, sql: &str) -> Vec<Vec<Sql>>
     let database = Connection::open(directory.path().join(file)).unwrap();
     let mut query = database.prepare(sql).unwrap();
     let columns = query.column_count();
-    let rows = query
-        .query_map([], |row| {
-            (0..columns).map(|column| row.get(column)).collect()
-        })
-        .unwrap();
+    let rows =
+        query.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }
 

@@ -120,11 +120,7 @@ impl Account {
 #[expect(clippy::expect_used, reason = "this is how a test fails")]
 fn context() -> Context {
     let stream = StreamId::new("account", "1").expect("a valid id");
-    Context::new(
-        stream,
-        Timestamp::from_micros(77),
-        CommandId::from_name("test"),
-    )
+    Context::new(stream, Timestamp::from_micros(77), CommandId::from_name("test"))
 }
 
 /// `command`, decided on an account with `cents`, must give `expected`.
@@ -175,16 +171,12 @@ fn an_event_reaches_the_apply_handler_of_its_type() {
 fn an_event_survives_the_codec() {
     for event in [deposited(7), withdrawn(8)] {
         let mut bytes = Vec::new();
-        event
-            .encode(Codec::Json, &mut bytes)
-            .expect("it has a form in JSON");
+        event.encode(Codec::Json, &mut bytes).expect("it has a form in JSON");
         let read = AccountEvent::decode(event.name(), event.schema_version(), Codec::Json, &bytes);
         assert_eq!(read.ok(), Some(event));
     }
     let mut bytes = b"kept".to_vec();
-    deposited(7)
-        .encode(Codec::Json, &mut bytes)
-        .expect("it has a form in JSON");
+    deposited(7).encode(Codec::Json, &mut bytes).expect("it has a form in JSON");
     assert_eq!(bytes, br#"kept{"cents":7}"#);
 }
 
@@ -192,33 +184,18 @@ fn an_event_survives_the_codec() {
 fn an_event_knows_its_place_in_the_set() {
     assert_eq!(AccountEvent::CATEGORY, "account");
     assert_eq!(Account::CATEGORY, "account");
-    assert_eq!(
-        AccountEvent::NAMES,
-        ["account.deposited", "account.withdrawn"]
-    );
+    assert_eq!(AccountEvent::NAMES, ["account.deposited", "account.withdrawn"]);
     assert_eq!((Deposited::INDEX, Withdrawn::INDEX), (0, 1));
     assert_eq!((deposited(1).index(), withdrawn(1).index()), (0, 1));
-    assert_eq!(
-        (deposited(1).name(), withdrawn(1).name()),
-        (Deposited::NAME, Withdrawn::NAME)
-    );
-    assert_eq!(
-        (deposited(1).schema_version(), withdrawn(1).schema_version()),
-        (3, 1)
-    );
+    assert_eq!((deposited(1).name(), withdrawn(1).name()), (Deposited::NAME, Withdrawn::NAME));
+    assert_eq!((deposited(1).schema_version(), withdrawn(1).schema_version()), (3, 1));
 }
 
 #[test]
 fn an_event_comes_out_of_the_set_only_as_what_it_is() {
-    assert_eq!(
-        Deposited::try_from(deposited(1)),
-        Ok(Deposited { cents: 1 })
-    );
+    assert_eq!(Deposited::try_from(deposited(1)), Ok(Deposited { cents: 1 }));
     assert_eq!(Deposited::try_from(withdrawn(2)), Err(withdrawn(2)));
-    assert_eq!(
-        Withdrawn::from_set(&withdrawn(3)),
-        Some(&Withdrawn { cents: 3 })
-    );
+    assert_eq!(Withdrawn::from_set(&withdrawn(3)), Some(&Withdrawn { cents: 3 }));
     assert_eq!(Withdrawn::from_set(&deposited(3)), None);
 }
 
@@ -234,19 +211,11 @@ fn what_the_set_cannot_read_is_an_error_that_says_why() {
     ));
     assert!(matches!(
         decode("account.deposited", 4, br#"{"cents":1}"#),
-        DecodeError::UnknownVersion {
-            name: "account.deposited",
-            found: 4,
-            known: 3
-        }
+        DecodeError::UnknownVersion { name: "account.deposited", found: 4, known: 3 }
     ));
     assert!(matches!(
         decode("account.withdrawn", 1, br#"{"euros":1}"#),
-        DecodeError::Payload {
-            name: "account.withdrawn",
-            version: 1,
-            ..
-        }
+        DecodeError::Payload { name: "account.withdrawn", version: 1, .. }
     ));
 }
 
@@ -254,19 +223,13 @@ fn what_the_set_cannot_read_is_an_error_that_says_why() {
 fn commands_bear_the_names_of_their_types() {
     assert_eq!(Answer::NAME, "Answer");
     assert_eq!(Account::command_name(&Answer("yes").into()), "Answer");
-    assert_eq!(
-        Account::command_name(&AccountCommand::Nothing(Nothing).clone()),
-        "Nothing"
-    );
+    assert_eq!(Account::command_name(&AccountCommand::Nothing(Nothing).clone()), "Nothing");
 }
 
 #[test]
 fn debug_names_what_it_is_and_shows_no_payload() {
     assert_eq!(format!("{:?}", deposited(4711)), "Deposited(..)");
-    assert_eq!(
-        format!("{:?}", AccountCommand::from(Answer("secret"))),
-        "Answer(..)"
-    );
+    assert_eq!(format!("{:?}", AccountCommand::from(Answer("secret"))), "Answer(..)");
 }
 
 #[test]

@@ -52,9 +52,7 @@ pub struct Account {
 impl Account {
     #[command]
     fn deposit(&self, command: Deposit, _context: &Context) -> Deposited {
-        Deposited {
-            cents: command.cents,
-        }
+        Deposited { cents: command.cents }
     }
 
     #[command]
@@ -145,17 +143,10 @@ fn a_strict_crate_compiles_what_the_macros_write() {
     );
     let mut lamp = within::Lamp::default();
     let mut events = Vec::new();
-    assert!(
-        lamp.decide(within::Light.into(), &context, &mut events)
-            .is_ok()
-    );
+    assert!(lamp.decide(within::Light.into(), &context, &mut events).is_ok());
     for event in &events {
         lamp.apply(event);
     }
     within::Log.apply(&within::Written.into());
-    assert!(
-        Account::default()
-            .decide(Close.into(), &context, &mut Vec::new())
-            .is_ok()
-    );
+    assert!(Account::default().decide(Close.into(), &context, &mut Vec::new()).is_ok());
 }

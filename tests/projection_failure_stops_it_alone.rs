@@ -106,10 +106,7 @@ async fn check_stopped(bad: i64, text: &str, live: bool) {
     if live {
         // All are level and live before the bad one comes.
         app.view::<Superstitious>().at_least(before).await.unwrap();
-        app.view::<SuperstitiousTable>()
-            .at_least(before)
-            .await
-            .unwrap();
+        app.view::<SuperstitiousTable>().at_least(before).await.unwrap();
     }
     let before = deposit(&app, 2).await;
     let failing = deposit(&app, bad).await;
@@ -123,17 +120,11 @@ async fn check_stopped(bad: i64, text: &str, live: bool) {
         }
     };
     for name in ["superstitious", "superstitious_table"] {
-        until("it has stopped", || {
-            status(&app, name).state == ConsumerState::Stopped
-        })
-        .await;
+        until("it has stopped", || status(&app, name).state == ConsumerState::Stopped).await;
         let status = status(&app, name);
         assert_eq!((status.position, status.lag_events), (before, 2));
         let trouble = status.trouble.unwrap();
-        assert!(
-            trouble.contains(text) && trouble.contains("account-a"),
-            "{trouble}"
-        );
+        assert!(trouble.contains(text) && trouble.contains("account-a"), "{trouble}");
         assert!(trouble.contains("at position 3"), "{trouble}");
     }
     // What it has, it answers from; what it will never have, it refuses at once.
@@ -232,10 +223,7 @@ async fn a_panic_while_reading_an_event_stops_it_before_the_event() {
     app.shutdown().await.unwrap();
     drop(app);
     let app = builder().start().await.unwrap();
-    until("it has stopped", || {
-        status(&app, "vases").state == ConsumerState::Stopped
-    })
-    .await;
+    until("it has stopped", || status(&app, "vases").state == ConsumerState::Stopped).await;
     let trouble = status(&app, "vases").trouble.unwrap();
     assert!(trouble.contains("shards everywhere"), "{trouble}");
     assert!(trouble.contains("at position 1"), "{trouble}");
@@ -249,10 +237,8 @@ async fn a_restart_meets_the_same_event_again() {
     let app = start(sqlite(&path)).await;
     deposit(&app, 1).await;
     deposit(&app, 13).await;
-    until("it has stopped", || {
-        status(&app, "superstitious_table").state == ConsumerState::Stopped
-    })
-    .await;
+    until("it has stopped", || status(&app, "superstitious_table").state == ConsumerState::Stopped)
+        .await;
     app.shutdown().await.unwrap();
     drop(app);
     let app = start(sqlite(&path)).await;
@@ -285,10 +271,7 @@ async fn at_least_waits_for_its_position_and_times_out_without_it() {
     drop(answer);
     app.shutdown().await.unwrap();
     let never = soon("the refusal", view.at_least(Position::new(3))).await;
-    assert!(matches!(
-        never,
-        Err(ViewError::Stopped { trouble: None, .. })
-    ));
+    assert!(matches!(never, Err(ViewError::Stopped { trouble: None, .. })));
 }
 
 #[tokio::test]
@@ -311,10 +294,7 @@ async fn a_log_that_cannot_be_read_is_said_and_tried_again() {
         status.state == ConsumerState::Retrying && status.trouble.is_some()
     })
     .await;
-    assert_eq!(
-        app.view::<Balances>().at_least(last).await.unwrap().of["a"],
-        1
-    );
+    assert_eq!(app.view::<Balances>().at_least(last).await.unwrap().of["a"], 1);
     let status = status(&app, "balances");
     assert_eq!(status.trouble, None);
     app.shutdown().await.unwrap();

@@ -98,9 +98,8 @@ async fn a_view_ahead_of_an_older_log_is_built_anew() {
     let app = start::<1>(&path).await;
     deposits(&app, 0..10).await;
     stop(app).await;
-    let backup: Vec<_> = files_of_log(directory.path())
-        .map(|file| (std::fs::read(&file).unwrap(), file))
-        .collect();
+    let backup: Vec<_> =
+        files_of_log(directory.path()).map(|file| (std::fs::read(&file).unwrap(), file)).collect();
     let app = start::<1>(&path).await;
     deposits(&app, 10..30).await;
     stop(app).await;
@@ -119,10 +118,7 @@ async fn a_view_ahead_of_an_older_log_is_built_anew() {
 #[tokio::test]
 async fn a_view_of_another_log_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let (mine, other) = (
-        directory.path().join("mine.db"),
-        directory.path().join("other.db"),
-    );
+    let (mine, other) = (directory.path().join("mine.db"), directory.path().join("other.db"));
     let app = start::<1>(&mine).await;
     deposits(&app, 0..10).await;
     stop(app).await;
@@ -130,17 +126,10 @@ async fn a_view_of_another_log_is_refused() {
     let rows = || view(&Connection::open(&views).unwrap()).unwrap();
     let before = rows();
     let builder = App::builder().store(sqlite(&other)).aggregate::<Account>();
-    let started = builder
-        .projection(Passbook::<1>)
-        .views(&views)
-        .start()
-        .await;
+    let started = builder.projection(Passbook::<1>).views(&views).start().await;
     assert!(matches!(
         started,
-        Err(StartError::View {
-            name: "book",
-            source: StoreError::Foreign { .. }
-        })
+        Err(StartError::View { name: "book", source: StoreError::Foreign { .. } })
     ));
     // It was left as it is.
     assert_eq!(rows(), before);
@@ -151,9 +140,7 @@ async fn a_view_of_another_log_is_refused() {
 
 #[tokio::test]
 async fn a_table_view_beside_a_log_in_memory_works_too() {
-    let builder = App::builder()
-        .store(tidings::Memory::new())
-        .aggregate::<Account>();
+    let builder = App::builder().store(tidings::Memory::new()).aggregate::<Account>();
     let app = builder.projection(Passbook::<1>).start().await.unwrap();
     deposits(&app, 0..10).await;
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
@@ -169,12 +156,6 @@ async fn a_shut_down_view_says_that_it_has_stopped() {
     app.shutdown().await.unwrap();
     let status = app.status();
     assert_eq!(status.projections[0].state, ConsumerState::Stopped);
-    assert_eq!(
-        (
-            status.projections[0].lag_events,
-            &status.projections[0].trouble
-        ),
-        (0, &None)
-    );
+    assert_eq!((status.projections[0].lag_events, &status.projections[0].trouble), (0, &None));
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
 }

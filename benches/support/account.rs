@@ -54,10 +54,7 @@ pub(crate) struct Account {
 impl Account {
     #[command]
     fn deposit(&self, command: Deposit) -> Deposited {
-        Deposited {
-            cents: command.cents,
-            payer: "a customer of the bank".to_owned(),
-        }
+        Deposited { cents: command.cents, payer: "a customer of the bank".to_owned() }
     }
 
     #[command]
@@ -65,9 +62,7 @@ impl Account {
         if command.cents > self.cents {
             return Err(Overdrawn);
         }
-        Ok(Withdrawn {
-            cents: command.cents,
-        })
+        Ok(Withdrawn { cents: command.cents })
     }
 
     #[apply]

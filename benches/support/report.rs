@@ -19,29 +19,17 @@ impl Report {
     /// Reads the arguments: `--json` prints one object a line; any other word measures only the cases that contain it.
     pub(crate) fn from_args(bench: &'static str) -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let only = arguments
-            .iter()
-            .find(|argument| !argument.starts_with('-'))
-            .cloned();
-        let report = Self {
-            bench,
-            json: arguments.iter().any(|a| a == "--json"),
-            only,
-        };
+        let only = arguments.iter().find(|argument| !argument.starts_with('-')).cloned();
+        let report = Self { bench, json: arguments.iter().any(|a| a == "--json"), only };
         if !report.json {
-            println!(
-                "{:<44} {:>14} {:>14} {:>7}",
-                bench, "value", "baseline", "ratio"
-            );
+            println!("{:<44} {:>14} {:>14} {:>7}", bench, "value", "baseline", "ratio");
         }
         report
     }
 
     /// Whether this case is to be measured.
     pub(crate) fn wants(&self, case: &str) -> bool {
-        self.only
-            .as_ref()
-            .is_none_or(|only| case.contains(only.as_str()))
+        self.only.as_ref().is_none_or(|only| case.contains(only.as_str()))
     }
 
     /// Prints the medians of `samples`, each a value with the baseline that was measured beside it. The ratio is the

@@ -44,11 +44,7 @@ impl Bare {
         ))?;
         let columns = connection.prepare("SELECT * FROM events")?.column_count();
         let places = vec!["?"; columns].join(", ");
-        Ok(Self {
-            connection,
-            insert: format!("INSERT INTO events VALUES ({places})"),
-            next: 1,
-        })
+        Ok(Self { connection, insert: format!("INSERT INTO events VALUES ({places})"), next: 1 })
     }
 
     /// Appends `rows` in transactions of `size` rows each, and says how long it took.

@@ -38,10 +38,7 @@ pub(crate) struct Args {
 /// Where the events are kept.
 pub(crate) enum Place {
     Memory,
-    File {
-        path: PathBuf,
-        durability: Durability,
-    },
+    File { path: PathBuf, durability: Durability },
 }
 
 impl Wish {
@@ -69,13 +66,8 @@ impl Wish {
         if memory && (db.is_some() || durability.is_some()) {
             return Err("--memory keeps nothing: leave --db and --durability out".into());
         }
-        let sample = || {
-            concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/examples/loyalty/cdnow-sample.txt"
-            )
-            .into()
-        };
+        let sample =
+            || concat!(env!("CARGO_MANIFEST_DIR"), "/examples/loyalty/cdnow-sample.txt").into();
         Ok(Self::Run(Args {
             file: file.unwrap_or_else(sample),
             store: if memory {

@@ -54,11 +54,7 @@ impl fmt::Display for Cents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let cents = self.0.unsigned_abs();
-        f.pad(&format!(
-            "{sign}${}.{:02}",
-            grouped(cents / 100),
-            cents % 100
-        ))
+        f.pad(&format!("{sign}${}.{:02}", grouped(cents / 100), cents % 100))
     }
 }
 

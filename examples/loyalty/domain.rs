@@ -127,13 +127,8 @@ pub(crate) struct Member {
 }
 
 /// What follows from a purchase, in this order.
-type Consequences = (
-    Option<Enrolled>,
-    Option<PointsExpired>,
-    Option<TierLost>,
-    Purchased,
-    Option<TierReached>,
-);
+type Consequences =
+    (Option<Enrolled>, Option<PointsExpired>, Option<TierLost>, Purchased, Option<TierReached>);
 
 #[aggregate(category = "member", events = pub(crate) MemberEvent, error = Refusal)]
 impl Member {
@@ -152,16 +147,9 @@ impl Member {
         let reached = Tier::of(left + points);
         Ok((
             self.last.is_none().then_some(Enrolled { on }),
-            (left < self.points).then_some(PointsExpired {
-                points: self.points - left,
-            }),
+            (left < self.points).then_some(PointsExpired { points: self.points - left }),
             (tier < self.tier).then_some(TierLost { tier }),
-            Purchased {
-                on,
-                cds,
-                price,
-                points,
-            },
+            Purchased { on, cds, price, points },
             (reached > tier).then_some(TierReached { tier: reached }),
         ))
     }

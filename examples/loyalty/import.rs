@@ -109,8 +109,7 @@ impl Import {
             Ok(receipt) => self.tally.appended += u64::from(receipt.events),
             Err(SendError::Rejected(reason)) => {
                 self.tally.rejected += 1;
-                self.progress
-                    .note(format_args!("line {number}: rejected: {reason}"));
+                self.progress.note(format_args!("line {number}: rejected: {reason}"));
             }
             Err(error) => return Err(error.into()),
         }

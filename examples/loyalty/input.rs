@@ -101,14 +101,7 @@ impl fmt::Display for Columns {
 
 impl<R: BufRead> PurchaseReader<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self {
-            input,
-            line: Vec::new(),
-            number: 0,
-            bytes: 0,
-            at_start: true,
-            first: None,
-        }
+        Self { input, line: Vec::new(), number: 0, bytes: 0, at_start: true, first: None }
     }
 
     /// How many bytes of the file have been read.
@@ -131,20 +124,15 @@ impl<R: BufRead> PurchaseReader<R> {
                 _ if !whole => Err(Malformed::TooLong),
                 Err(_) => Err(Malformed::NotText),
                 Ok(text) => {
-                    let columns: Vec<_> = text
-                        .trim_start_matches('\u{feff}')
-                        .split_ascii_whitespace()
-                        .collect();
+                    let columns: Vec<_> =
+                        text.trim_start_matches('\u{feff}').split_ascii_whitespace().collect();
                     if at_start && is_header(&columns) {
                         continue;
                     }
                     parse(&columns, self.number, &mut self.first)
                 }
             };
-            return Ok(Some(Line {
-                number: self.number,
-                content,
-            }));
+            return Ok(Some(Line { number: self.number, content }));
         }
     }
 
@@ -167,9 +155,7 @@ impl<R: BufRead> PurchaseReader<R> {
 }
 
 fn is_header(columns: &[&str]) -> bool {
-    columns
-        .iter()
-        .all(|column| column.starts_with(char::is_alphabetic))
+    columns.iter().all(|column| column.starts_with(char::is_alphabetic))
 }
 
 fn parse(
@@ -177,14 +163,8 @@ fn parse(
     number: u64,
     first: &mut Option<FirstPurchase>,
 ) -> Result<Entry, Malformed> {
-    let wrong_columns = |expected| Malformed::Columns {
-        found: columns.len(),
-        expected,
-    };
-    if let Some(first) = first
-        .as_ref()
-        .filter(|first| first.columns != columns.len())
-    {
+    let wrong_columns = |expected| Malformed::Columns { found: columns.len(), expected };
+    if let Some(first) = first.as_ref().filter(|first| first.columns != columns.len()) {
         return Err(wrong_columns(Columns::AsTheFirst(first.columns)));
     }
     let (customer, date, cds, dollars) = match *columns {
@@ -197,19 +177,15 @@ fn parse(
     };
     let member = format!("{:05}", customer_number(customer)?);
     let purchase = Purchase {
-        on: date
-            .parse()
-            .map_err(|error| Malformed::Date(date.into(), error))?,
+        on: date.parse().map_err(|error| Malformed::Date(date.into(), error))?,
         cds: cds.parse().map_err(|_| Malformed::Cds(cds.into()))?,
         price: dollars
             .parse::<Cents>()
             .map_err(|error| Malformed::Dollars(dollars.into(), error))?,
     };
     let text = columns.join(" ");
-    let first = first.get_or_insert_with(|| FirstPurchase {
-        columns: columns.len(),
-        text: text.clone(),
-    });
+    let first =
+        first.get_or_insert_with(|| FirstPurchase { columns: columns.len(), text: text.clone() });
     Ok(Entry {
         id: CommandId::from_name(&format!("{}\n{number}\n{text}", first.text)),
         member,

@@ -92,13 +92,7 @@ async fn record(app: &App, import: Import) -> Result<Report, Box<dyn Error>> {
     let head = app.head();
     let sales = app.view::<Sales>().at_least(head).timeout(PATIENCE).await?;
     let (sales, months, top_customers) = sales
-        .query(|view| {
-            Ok((
-                Sales::totals(view)?,
-                Sales::months(view)?,
-                Sales::top_customers(view)?,
-            ))
-        })
+        .query(|view| Ok((Sales::totals(view)?, Sales::months(view)?, Sales::top_customers(view)?)))
         .await?;
     let standings = app.view::<Standings>();
     let standings = standings.at_least(head).timeout(PATIENCE).await?;

@@ -21,10 +21,7 @@ impl Progress {
     pub(crate) fn new(bytes: u64) -> Self {
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self {
-            bar: ProgressBar::new(bytes).with_style(style),
-            started: Instant::now(),
-        }
+        Self { bar: ProgressBar::new(bytes).with_style(style), started: Instant::now() }
     }
 
     /// So many bytes and lines have been read.

@@ -99,12 +99,7 @@ impl Report {
 
     fn write_tiers(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\nMembers by tier")?;
-        for TierTotals {
-            tier,
-            members,
-            points,
-        } in &self.tiers
-        {
+        for TierTotals { tier, members, points } in &self.tiers {
             let (members, points) = (grouped(members), grouped(points));
             writeln!(out, "  {tier:<7} {members:>15} with {points} points")?;
         }
@@ -118,12 +113,7 @@ impl Report {
 
     fn write_top_customers(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\nTop customers")?;
-        for SalesLine {
-            key,
-            purchases,
-            revenue,
-        } in &self.top_customers
-        {
+        for SalesLine { key, purchases, revenue } in &self.top_customers {
             writeln!(out, "  {key:<7} {revenue:>15} in {purchases} purchases")?;
         }
         Ok(())

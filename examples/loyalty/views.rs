@@ -168,10 +168,7 @@ impl Sales {
 
     /// The revenue of each month in which something was sold, in order.
     pub(crate) fn months(view: &Connection) -> rusqlite::Result<Vec<SalesLine>> {
-        Self::lines(
-            view,
-            "SELECT month, purchases, cents FROM months ORDER BY month",
-        )
+        Self::lines(view, "SELECT month, purchases, cents FROM months ORDER BY month")
     }
 
     /// The ten members who have spent the most.
@@ -185,11 +182,7 @@ impl Sales {
     fn lines(view: &Connection, sql: &str) -> rusqlite::Result<Vec<SalesLine>> {
         let mut query = view.prepare_cached(sql)?;
         let lines = query.query_map([], |row| {
-            Ok(SalesLine {
-                key: row.get(0)?,
-                purchases: row.get(1)?,
-                revenue: Cents(row.get(2)?),
-            })
+            Ok(SalesLine { key: row.get(0)?, purchases: row.get(1)?, revenue: Cents(row.get(2)?) })
         })?;
         lines.collect()
     }

@@ -138,10 +138,7 @@ fn category(input: ParseStream<'_>) -> syn::Result<LitStr> {
 fn derives(input: ParseStream<'_>) -> syn::Result<Vec<Path>> {
     let paths = parenthesized(input)?;
     for path in &paths {
-        let name = path
-            .segments
-            .last()
-            .map(|segment| segment.ident.to_string());
+        let name = path.segments.last().map(|segment| segment.ident.to_string());
         if name.as_deref() == Some("Debug") {
             return Err(syn::Error::new_spanned(
                 path,
@@ -248,11 +245,7 @@ fn apply(handler: &Handler, errors: &mut Errors) -> Option<Applied> {
     }
     let event = event_type(first, errors)?;
     let variant = last_ident(&event)?.clone();
-    Some(Applied {
-        method: method.clone(),
-        event,
-        variant,
-    })
+    Some(Applied { method: method.clone(), event, variant })
 }
 
 /// Checks what no handler shows by itself, and removes what would make a second error of the same mistake.
@@ -279,13 +272,7 @@ fn check(model: &mut Model, errors: &mut Errors) {
     });
     seen.clear();
     model.decided.retain(|decided| {
-        let fresh = is_fresh(
-            &mut seen,
-            &decided.variant,
-            &decided.command,
-            "command",
-            errors,
-        );
+        let fresh = is_fresh(&mut seen, &decided.variant, &decided.command, "command", errors);
         if fresh == Fresh::Twice {
             errors.at(
                 &decided.command,

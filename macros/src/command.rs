@@ -9,10 +9,7 @@ use crate::errors::Errors;
 use crate::event::refuse_generics;
 use crate::keys::{self, CRATE, Keys};
 
-const KEYS: Keys = Keys {
-    attribute: "#[command]",
-    known: &[CRATE],
-};
+const KEYS: Keys = Keys { attribute: "#[command]", known: &[CRATE] };
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
@@ -23,10 +20,7 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
             continue;
         }
         let Meta::List(list) = &attribute.meta else {
-            errors.at(
-                attribute,
-                "remove it: `#[derive(Command)]` needs no attribute beside it",
-            );
+            errors.at(attribute, "remove it: `#[derive(Command)]` needs no attribute beside it");
             continue;
         };
         KEYS.parse(list.tokens.clone(), &mut seen, &mut errors, |_, input| {

@@ -31,8 +31,6 @@ impl Errors {
 
     /// One `compile_error!` for each mistake; nothing if there is none.
     pub(crate) fn into_tokens(self) -> TokenStream {
-        self.0
-            .map(syn::Error::into_compile_error)
-            .unwrap_or_default()
+        self.0.map(syn::Error::into_compile_error).unwrap_or_default()
     }
 }

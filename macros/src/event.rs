@@ -9,11 +9,7 @@ use crate::keys::{self, CRATE, Keys};
 
 const KEYS: Keys = Keys {
     attribute: "#[event]",
-    known: &[
-        ("name", "name = \"account.deposited\""),
-        ("version", "version = 1"),
-        CRATE,
-    ],
+    known: &[("name", "name = \"account.deposited\""), ("version", "version = 1"), CRATE],
 };
 
 struct Model {
@@ -31,11 +27,7 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
 }
 
 fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
-    let mut model = Model {
-        name: None,
-        version: 1,
-        krate: keys::default_path(),
-    };
+    let mut model = Model { name: None, version: 1, krate: keys::default_path() };
     let mut seen = Vec::new();
     let (mut attributed, mut malformed) = (false, false);
     for attribute in &input.attrs {
@@ -44,23 +36,15 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         }
         attributed = true;
         let Meta::List(list) = &attribute.meta else {
-            errors.at(
-                attribute,
-                "write `#[event(name = \"account.deposited\", version = 1)]`",
-            );
+            errors.at(attribute, "write `#[event(name = \"account.deposited\", version = 1)]`");
             malformed = true;
             continue;
         };
-        malformed |= !KEYS.parse(
-            list.tokens.clone(),
-            &mut seen,
-            errors,
-            |key, input| match key {
-                "name" => keys::text(input, "name").map(|name| model.name = Some(name)),
-                "version" => keys::version(input).map(|version| model.version = version),
-                _ => keys::path(input).map(|path| model.krate = path),
-            },
-        );
+        malformed |= !KEYS.parse(list.tokens.clone(), &mut seen, errors, |key, input| match key {
+            "name" => keys::text(input, "name").map(|name| model.name = Some(name)),
+            "version" => keys::version(input).map(|version| model.version = version),
+            _ => keys::path(input).map(|path| model.krate = path),
+        });
     }
     if !attributed {
         errors.at(
@@ -75,10 +59,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
     }
     refuse_generics(input, "an event", errors);
     if let Data::Union(union) = &input.data {
-        errors.at(
-            union.union_token,
-            "an event is a struct or an enum: serde cannot store a union",
-        );
+        errors.at(union.union_token, "an event is a struct or an enum: serde cannot store a union");
     }
     model
 }
@@ -106,11 +87,7 @@ fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
     // Without a name a stub that is unique: another mistake would follow from two equal ones.
     let name = match &model.name {
         Some(name) => quote!(#name),
-        None => quote!(::core::concat!(
-            ::core::module_path!(),
-            "::",
-            ::core::stringify!(#ident)
-        )),
+        None => quote!(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#ident))),
     };
     quote! {
         #[automatically_derived]

@@ -136,12 +136,7 @@ impl Block {
                     clippy::unused_self,
                 )]
             });
-            handlers.push((
-                name,
-                Handler {
-                    signature: method.sig.clone(),
-                },
-            ));
+            handlers.push((name, Handler { signature: method.sig.clone() }));
         }
         handlers
     }
@@ -207,10 +202,7 @@ impl Handler {
             );
         }
         if let Safety::Unsafe(token) = &signature.safety {
-            errors.at(
-                token,
-                format_args!("{what} is called by safe code: remove `unsafe`"),
-            );
+            errors.at(token, format_args!("{what} is called by safe code: remove `unsafe`"));
         }
         for parameter in &signature.generics.params {
             if !matches!(parameter, GenericParam::Lifetime(_)) {
@@ -311,10 +303,7 @@ pub(crate) fn event_type(argument: &PatType, errors: &mut Errors) -> Option<Type
                 );
             }
         }
-        _ => errors.at(
-            ty,
-            format_args!("an event is handed over by reference: write `&{ident}`"),
-        ),
+        _ => errors.at(ty, format_args!("an event is handed over by reference: write `&{ident}`")),
     }
     Some(referred.clone())
 }

@@ -54,10 +54,7 @@ impl Keys {
     ) -> syn::Result<bool> {
         if !input.peek(Ident::peek_any) {
             let found: TokenTree = input.parse()?;
-            errors.at(
-                found,
-                format_args!("`{}` takes {}", self.attribute, self.list()),
-            );
+            errors.at(found, format_args!("`{}` takes {}", self.attribute, self.list()));
             return Ok(false);
         }
         let key = input.call(Ident::parse_any)?;
@@ -68,19 +65,12 @@ impl Keys {
             }
             errors.at(
                 &key,
-                format_args!(
-                    "unknown key `{key}`: `{}` takes {}",
-                    self.attribute,
-                    self.list()
-                ),
+                format_args!("unknown key `{key}`: `{}` takes {}", self.attribute, self.list()),
             );
             return Ok(true);
         };
         if seen.contains(&key) {
-            errors.at(
-                &key,
-                format_args!("`{key}` is given twice: remove one of them"),
-            );
+            errors.at(&key, format_args!("`{key}` is given twice: remove one of them"));
             return Ok(true);
         }
         let span = key.span();
@@ -93,11 +83,8 @@ impl Keys {
         if !is_list {
             input.parse::<Token![=]>()?;
         }
-        let value_span = if input.is_empty() || input.peek(Token![,]) {
-            span
-        } else {
-            input.span()
-        };
+        let value_span =
+            if input.is_empty() || input.peek(Token![,]) { span } else { input.span() };
         if let Err(error) = value(name, input) {
             // A value that is missing or of another kind gets the example, a mistake within the value its own message.
             let message = error.to_string();
@@ -107,10 +94,7 @@ impl Keys {
                 errors.push(error);
             }
         } else if !input.is_empty() && !input.peek(Token![,]) {
-            errors.span(
-                input.span(),
-                format_args!("expected `,` before this: write `{example}`"),
-            );
+            errors.span(input.span(), format_args!("expected `,` before this: write `{example}`"));
         }
         Ok(true)
     }
@@ -118,10 +102,8 @@ impl Keys {
     /// The error for a key that must be there; `others` says how the attribute looks with it.
     pub(crate) fn missing(&self, span: Span, key: &str, errors: &mut Errors) {
         if let Some((_, example)) = self.known.iter().find(|(name, _)| *name == key) {
-            errors.span(
-                span,
-                format_args!("`{}` needs `{key}`: write `{example}`", self.attribute),
-            );
+            errors
+                .span(span, format_args!("`{}` needs `{key}`: write `{example}`", self.attribute));
         }
     }
 
@@ -129,11 +111,7 @@ impl Keys {
         let mut list = String::new();
         for (i, (_, example)) in self.known.iter().enumerate() {
             if i > 0 {
-                list.push_str(if i + 1 == self.known.len() {
-                    " and "
-                } else {
-                    ", "
-                });
+                list.push_str(if i + 1 == self.known.len() { " and " } else { ", " });
             }
             list.push('`');
             list.push_str(example);
@@ -158,10 +136,7 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
 pub(crate) fn text(input: ParseStream<'_>, what: &str) -> syn::Result<LitStr> {
     let text: LitStr = input.parse()?;
     if text.value().is_empty() {
-        return Err(syn::Error::new(
-            text.span(),
-            format_args!("the {what} must not be empty"),
-        ));
+        return Err(syn::Error::new(text.span(), format_args!("the {what} must not be empty")));
     }
     Ok(text)
 }
@@ -195,11 +170,7 @@ pub(crate) fn alike(name: &str, text: &str) -> bool {
     if name.len() < 4 || name == text {
         return false;
     }
-    let common = name
-        .chars()
-        .zip(text.chars())
-        .take_while(|(a, b)| a == b)
-        .count();
+    let common = name.chars().zip(text.chars()).take_while(|(a, b)| a == b).count();
     let rest = |text: &str, skip: usize| text.chars().skip(common + skip).collect::<Vec<_>>();
     let same_after = |in_name, in_text| rest(name, in_name) == rest(text, in_text);
     let swapped = matches!(

@@ -86,38 +86,19 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
 }
 
 fn check_method(handler: &Handler, borrow: Borrow, wrong: &str, errors: &mut Errors) {
-    handler.check(
-        "an event handler",
-        borrow,
-        wrong,
-        "a view is folded from events alone",
-        errors,
-    );
+    handler.check("an event handler", borrow, wrong, "a view is folded from events alone", errors);
 }
 
 fn on_in_memory(handler: &Handler, errors: &mut Errors) -> Option<On> {
     let arguments = handler.arguments();
-    if let Some(transaction) = arguments
-        .first()
-        .filter(|argument| is_transaction(argument))
-    {
+    if let Some(transaction) = arguments.first().filter(|argument| is_transaction(argument)) {
         errors.at(
             transaction,
             "a handler with a transaction needs tables: add `schema = \"CREATE TABLE …\"` to `#[projection]`",
         );
-        return on(
-            handler,
-            arguments.get(1..).unwrap_or_default(),
-            "&mut self, event: &…",
-            errors,
-        );
+        return on(handler, arguments.get(1..).unwrap_or_default(), "&mut self, event: &…", errors);
     }
-    check_method(
-        handler,
-        Borrow::Exclusive,
-        "a view in memory is changed by its handlers",
-        errors,
-    );
+    check_method(handler, Borrow::Exclusive, "a view in memory is changed by its handlers", errors);
     on(handler, &arguments, "&mut self, event: &…", errors)
 }
 
@@ -162,17 +143,10 @@ fn on(handler: &Handler, arguments: &[&PatType], example: &str, errors: &mut Err
         return None;
     };
     if let Some(header) = rest.first() {
-        check_reference(
-            header,
-            "after the event comes its header: write `&Header`",
-            errors,
-        );
+        check_reference(header, "after the event comes its header: write `&Header`", errors);
     }
     for extra in rest.iter().skip(1) {
-        errors.at(
-            extra,
-            "an event handler takes the event and `&Header`: remove this argument",
-        );
+        errors.at(extra, "an event handler takes the event and `&Header`: remove this argument");
     }
     Some(On {
         method: method.clone(),
@@ -226,14 +200,7 @@ fn check(model: &mut Model, errors: &mut Errors) {
 
 /// `complete` is false if there were mistakes: then the handlers are not named.
 fn implementation(model: &Model, complete: bool) -> TokenStream {
-    let Model {
-        krate,
-        view,
-        name,
-        version,
-        schema,
-        ..
-    } = model;
+    let Model { krate, view, name, version, schema, .. } = model;
     let storage = match schema {
         None => quote!(#krate::InMemory),
         Some(_) => quote!(#krate::Tables),
@@ -241,15 +208,8 @@ fn implementation(model: &Model, complete: bool) -> TokenStream {
     let schema = schema
         .as_ref()
         .map(|schema| quote!(#krate::Handlers::<Self, #storage>::schema(__handlers, #schema);));
-    let handlers = model
-        .handlers
-        .iter()
-        .map(|handler| one(model, handler, &storage));
-    let body = if complete {
-        quote!(#schema #(#handlers)*)
-    } else {
-        quote!(let _ = __handlers;)
-    };
+    let handlers = model.handlers.iter().map(|handler| one(model, handler, &storage));
+    let body = if complete { quote!(#schema #(#handlers)*) } else { quote!(let _ = __handlers;) };
     quote! {
         #[automatically_derived]
         impl #krate::Projection for #view {

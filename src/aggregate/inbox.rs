@@ -17,22 +17,10 @@ use parking_lot::Mutex;
 
 /// Makes an inbox that holds `capacity` commands.
 pub(crate) fn inbox<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let state = State {
-        queue: VecDeque::new(),
-        line: VecDeque::new(),
-        asleep: None,
-        closed: false,
-    };
-    let shared = Arc::new(Shared {
-        capacity: capacity.max(1),
-        state: Mutex::new(state),
-    });
-    (
-        Sender {
-            shared: Arc::clone(&shared),
-        },
-        Receiver { shared },
-    )
+    let state =
+        State { queue: VecDeque::new(), line: VecDeque::new(), asleep: None, closed: false };
+    let shared = Arc::new(Shared { capacity: capacity.max(1), state: Mutex::new(state) });
+    (Sender { shared: Arc::clone(&shared) }, Receiver { shared })
 }
 
 struct Shared<T> {

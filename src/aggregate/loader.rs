@@ -50,10 +50,7 @@ pub(super) struct Findings<A> {
 /// Why an aggregate could not be loaded.
 #[derive(Debug, Clone)]
 pub(super) enum LoadError {
-    Unreadable {
-        version: Version,
-        source: Arc<DecodeError>,
-    },
+    Unreadable { version: Version, source: Arc<DecodeError> },
     Panicked(Panic),
     Store(Arc<StoreError>),
 }
@@ -85,15 +82,8 @@ struct Errand<A> {
 
 impl<A: Aggregate> Errands<A> {
     pub(super) fn new(store: Arc<dyn EventStore>, found: mpsc::Sender<Found<A>>) -> Self {
-        let board = Board {
-            errands: VecDeque::new(),
-            threads: 0,
-        };
-        Self {
-            store,
-            board: Arc::new(Mutex::new(board)),
-            found,
-        }
+        let board = Board { errands: VecDeque::new(), threads: 0 };
+        Self { store, board: Arc::new(Mutex::new(board)), found }
     }
 
     /// Has it done on a thread for waiting; what comes of it is reported as soon as it is done.
@@ -153,10 +143,8 @@ enum Step<A> {
 fn step<A: Aggregate>(store: &dyn EventStore, errand: Errand<A>) -> Result<Step<A>, LoadError> {
     let Errand { wanted, live } = errand;
     let live = if wanted.load {
-        let mut live = live.unwrap_or_else(|| Live {
-            aggregate: A::default(),
-            version: Version::EMPTY,
-        });
+        let mut live =
+            live.unwrap_or_else(|| Live { aggregate: A::default(), version: Version::EMPTY });
         if fold(store, &wanted.stream, &mut live)?.is_break() {
             let live = Some(live);
             return Ok(Step::Unfinished(Errand { wanted, live }));
@@ -193,10 +181,7 @@ fn fold<A: Aggregate>(
             }
             Err(error) => {
                 let version = recorded.header.version;
-                failed = Some(LoadError::Unreadable {
-                    version,
-                    source: Arc::new(error),
-                });
+                failed = Some(LoadError::Unreadable { version, source: Arc::new(error) });
                 ControlFlow::Break(())
             }
         }

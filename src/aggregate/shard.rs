@@ -171,12 +171,7 @@ struct Queue<A: Aggregate> {
 
 impl<A: Aggregate> Default for Queue<A> {
     fn default() -> Self {
-        Self {
-            again: VecDeque::new(),
-            commands: VecDeque::new(),
-            errand: false,
-            until: 0,
-        }
+        Self { again: VecDeque::new(), commands: VecDeque::new(), errand: false, until: 0 }
     }
 }
 
@@ -211,10 +206,7 @@ impl<A: Aggregate> Queue<A> {
 }
 
 impl<A: Aggregate> Shard<A> {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "called once, where the app is put together"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "called once, where the app is put together")]
     pub(crate) fn new(
         limits: Limits,
         commands: Receiver<Box<Incoming<A>>>,
@@ -233,11 +225,7 @@ impl<A: Aggregate> Shard<A> {
             codec: store.codec(),
             store,
             sequencer,
-            open: Box::new(DecidedTurn::new(
-                topic.clone(),
-                durability,
-                settled_sender.clone(),
-            )),
+            open: Box::new(DecidedTurn::new(topic.clone(), durability, settled_sender.clone())),
             spare: Vec::new(),
             topic,
             clock,
@@ -271,11 +259,7 @@ impl<A: Aggregate> Shard<A> {
     pub(crate) async fn run(mut self) {
         let mut inbox = Vec::with_capacity(TURN);
         let mut drained = false;
-        let every = self
-            .limits
-            .idle
-            .clamp(Duration::from_millis(10), Duration::from_secs(40))
-            / 4;
+        let every = self.limits.idle.clamp(Duration::from_millis(10), Duration::from_secs(40)) / 4;
         let mut sweep = tokio::time::interval(every);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(drained && self.waiting == 0 && self.desk.turns_on_their_way() == 0) {
@@ -324,12 +308,8 @@ impl<A: Aggregate> Shard<A> {
     fn show(&self) {
         self.gauge.live.store(self.entries.len(), Ordering::Relaxed);
         self.gauge.waiting.store(self.waiting, Ordering::Relaxed);
-        self.gauge
-            .turns
-            .store(self.desk.turns_on_their_way(), Ordering::Relaxed);
-        self.gauge
-            .decided
-            .store(self.desk.decisions, Ordering::Relaxed);
+        self.gauge.turns.store(self.desk.turns_on_their_way(), Ordering::Relaxed);
+        self.gauge.decided.store(self.desk.decisions, Ordering::Relaxed);
     }
 
     /// Decides a command, or lets it wait behind what its aggregate waits for.
@@ -353,11 +333,7 @@ impl<A: Aggregate> Shard<A> {
             last_turn: 0,
             touched,
         });
-        entry
-            .queue
-            .get_or_insert_default()
-            .commands
-            .push_back(incoming);
+        entry.queue.get_or_insert_default().commands.push_back(incoming);
         self.waiting += 1;
         self.advance(&stream);
     }
@@ -404,11 +380,7 @@ impl<A: Aggregate> Shard<A> {
                 ids.dedup();
                 queue.errand = true;
                 let load = entry.live.is_none();
-                self.errands.run(Wanted {
-                    stream: stream.clone(),
-                    load,
-                    ids,
-                });
+                self.errands.run(Wanted { stream: stream.clone(), load, ids });
                 return;
             }
             if let Some(incoming) = queue.pop() {
@@ -560,9 +532,8 @@ impl<A: Aggregate> Desk<A> {
     }
 
     fn forget_settled_ids(&mut self) {
-        while let Some((turn, id)) = self
-            .in_flight_order
-            .pop_front_if(|(turn, _)| *turn <= self.settled)
+        while let Some((turn, id)) =
+            self.in_flight_order.pop_front_if(|(turn, _)| *turn <= self.settled)
         {
             if self.in_flight.get(&id) == Some(&turn) {
                 self.in_flight.remove(&id);
@@ -587,10 +558,8 @@ impl<A: Aggregate> Desk<A> {
         .entered();
         self.events.clear();
         let events = &mut self.events;
-        let decision = Panic::catch(|| {
-            live.aggregate
-                .decide(incoming.command.clone(), &context, events)
-        });
+        let decision =
+            Panic::catch(|| live.aggregate.decide(incoming.command.clone(), &context, events));
         let expected = live.version;
         let verdict = match decision {
             Ok(Ok(())) => Verdict::Accepted(self.events.len()),
@@ -616,11 +585,8 @@ impl<A: Aggregate> Desk<A> {
                     return;
                 }
             }
-            let applied = Panic::catch(|| {
-                self.events
-                    .iter()
-                    .for_each(|event| live.aggregate.apply(event))
-            });
+            let applied =
+                Panic::catch(|| self.events.iter().for_each(|event| live.aggregate.apply(event)));
             if let Err(panic) = applied {
                 entry.live = None;
                 let answer = Err(panicked(&incoming.stream, &panic));
@@ -633,22 +599,15 @@ impl<A: Aggregate> Desk<A> {
                 Lookup::Fresh => CommitId::Fresh(incoming.command_id),
                 Lookup::Needed | Lookup::Unknown => {
                     self.in_flight.insert(incoming.command_id, self.turn);
-                    self.in_flight_order
-                        .push_back((self.turn, incoming.command_id));
+                    self.in_flight_order.push_back((self.turn, incoming.command_id));
                     CommitId::Given(incoming.command_id)
                 }
             };
         }
         entry.last_turn = self.turn;
-        commit
-            .expectations
-            .push((context.stream, ExpectedVersion::Exact(expected)));
+        commit.expectations.push((context.stream, ExpectedVersion::Exact(expected)));
         self.open.commits.push(commit);
-        self.open.decided.push(Decided {
-            incoming,
-            version: live.version,
-            verdict,
-        });
+        self.open.decided.push(Decided { incoming, version: live.version, verdict });
     }
 
     /// Writes the events down as they will stand in the log; the store adds version and position.
@@ -671,10 +630,7 @@ impl<A: Aggregate> Desk<A> {
                     causation_id: context.causation_id,
                     metadata: context.metadata.clone(),
                 };
-                Ok(Recorded {
-                    header,
-                    payload: self.bytes.as_slice().into(),
-                })
+                Ok(Recorded { header, payload: self.bytes.as_slice().into() })
             })
             .collect()
     }
@@ -710,10 +666,7 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 }
 
 fn panicked<R>(stream: &StreamId, panic: &Panic) -> SendError<R> {
-    SendError::Panicked {
-        stream: stream.clone(),
-        message: panic.message.to_string(),
-    }
+    SendError::Panicked { stream: stream.clone(), message: panic.message.to_string() }
 }
 
 impl LoadError {

@@ -88,10 +88,7 @@ impl<A: Aggregate> DecidedTurn<A> {
         let settled = self.settled.clone();
         // The channel has room for every turn that may be on its way; it is closed only when the shard has ended, and then
         // nobody decides on a lost state any more.
-        let _ = settled.try_send(Settled {
-            turn: self,
-            failures,
-        });
+        let _ = settled.try_send(Settled { turn: self, failures });
     }
 }
 
@@ -135,10 +132,7 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
         let failures = self.decided.drain(..).map(|Decided { incoming, .. }| {
             let stream = incoming.stream.clone();
             incoming.answer(Err(SendError::Store(Arc::clone(&error))));
-            Failure {
-                stream,
-                again: None,
-            }
+            Failure { stream, again: None }
         });
         let failures = failures.collect();
         self.settle(failures);
@@ -147,11 +141,7 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
 
 impl<A: Aggregate> Ended<A> {
     fn new(decided: Decided<A>, outcome: sequencer::Outcome, durability: Durability) -> Self {
-        let Decided {
-            incoming,
-            version,
-            verdict,
-        } = decided;
+        let Decided { incoming, version, verdict } = decided;
         let (answer, lost) = match (outcome, verdict) {
             (Ok(committed), Verdict::Accepted(events)) => {
                 let receipt = Receipt {
@@ -171,32 +161,20 @@ impl<A: Aggregate> Ended<A> {
             }
             (Err(Refused::Conflict { .. }), _) => return Self::Stale(incoming),
         };
-        Self::Answered {
-            incoming,
-            answer,
-            lost,
-        }
+        Self::Answered { incoming, answer, lost }
     }
 
     /// Answers the caller, unless the command is to be decided again. Returns what the shard must know.
     fn answer(self) -> Option<Failure<A>> {
         match self {
-            Self::Answered {
-                incoming,
-                answer,
-                lost,
-            } => {
+            Self::Answered { incoming, answer, lost } => {
                 let stream = lost.then(|| incoming.stream.clone());
                 incoming.answer(answer);
-                stream.map(|stream| Failure {
-                    stream,
-                    again: None,
-                })
+                stream.map(|stream| Failure { stream, again: None })
             }
-            Self::Stale(incoming) => Some(Failure {
-                stream: incoming.stream.clone(),
-                again: Some(incoming),
-            }),
+            Self::Stale(incoming) => {
+                Some(Failure { stream: incoming.stream.clone(), again: Some(incoming) })
+            }
         }
     }
 }
@@ -207,12 +185,7 @@ pub(super) fn known_command<A: Aggregate>(
     known: KnownCommand,
     durability: Durability,
 ) -> Result<Receipt, SendError<A::Error>> {
-    let KnownCommand {
-        stream,
-        version,
-        events,
-        position,
-    } = known;
+    let KnownCommand { stream, version, events, position } = known;
     if stream != incoming.stream {
         return Err(SendError::CommandIdReused {
             command_id: incoming.command_id,

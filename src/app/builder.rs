@@ -107,11 +107,7 @@ impl AppBuilder {
             clock: Arc::new(SystemClock),
             settings: Settings {
                 arbiters: cores.div_ceil(2),
-                limits: Limits {
-                    inbox: 1_024,
-                    live: 100_000,
-                    idle: Duration::from_secs(300),
-                },
+                limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
                 views: None,
             },
@@ -134,15 +130,13 @@ impl AppBuilder {
 
     /// Takes commands for aggregates of type `A`.
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
-        self.aggregates
-            .push(Box::new(Building::start_aggregate::<A>));
+        self.aggregates.push(Box::new(Building::start_aggregate::<A>));
         self
     }
 
     /// Keeps the view of `projection`.
     pub fn projection<P: Projection>(mut self, projection: P) -> Self {
-        self.projections
-            .push(Box::new(|building| building.start_projection(projection)));
+        self.projections.push(Box::new(|building| building.start_projection(projection)));
         self
     }
 
@@ -284,10 +278,7 @@ fn read_head(store: &dyn EventStore) -> Result<Head, StoreError> {
         None => Timestamp::default(),
         Some(before) => {
             let page = store.read_log(Position::new(before), &Filter::All, 1)?;
-            page.events
-                .last()
-                .map(|event| event.header.time)
-                .unwrap_or_default()
+            page.events.last().map(|event| event.header.time).unwrap_or_default()
         }
     };
     Ok(Head { position, time })
@@ -338,17 +329,11 @@ impl Building {
     }
 
     fn start_aggregate<A: Aggregate>(&mut self) -> Result<(), StartError> {
-        if self
-            .shard_gauges
-            .iter()
-            .any(|(category, _)| *category == A::CATEGORY)
-        {
+        if self.shard_gauges.iter().any(|(category, _)| *category == A::CATEGORY) {
             return Err(StartError::CategoryTwice(A::CATEGORY));
         }
-        StreamId::new(A::CATEGORY, "1").map_err(|source| StartError::Category {
-            category: A::CATEGORY,
-            source,
-        })?;
+        StreamId::new(A::CATEGORY, "1")
+            .map_err(|source| StartError::Category { category: A::CATEGORY, source })?;
         if let Some(name) = A::Event::NAMES.iter().find(|name| !self.names.insert(name)) {
             return Err(StartError::NameTwice(name));
         }
@@ -375,23 +360,15 @@ impl Building {
                 Arc::clone(&self.clock),
                 gauge,
             );
-            self.shards
-                .push((A::CATEGORY, arbiters.spawn(move || shard.run())));
+            self.shards.push((A::CATEGORY, arbiters.spawn(move || shard.run())));
         }
-        self.directories.insert(
-            TypeId::of::<A>(),
-            Box::new(Arc::new(Directory::new(inboxes))),
-        );
+        self.directories.insert(TypeId::of::<A>(), Box::new(Arc::new(Directory::new(inboxes))));
         self.shard_gauges.push((A::CATEGORY, gauges));
         Ok(())
     }
 
     fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
-        if self
-            .projection_gauges
-            .iter()
-            .any(|(name, _)| *name == P::NAME)
-        {
+        if self.projection_gauges.iter().any(|(name, _)| *name == P::NAME) {
             return Err(StartError::ProjectionTwice(P::NAME));
         }
         let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
@@ -408,10 +385,7 @@ impl Building {
         twice: &[&'static str],
     ) -> Result<watch::Receiver<Progress>, StartError> {
         if let Some(event) = twice.first() {
-            return Err(StartError::HandlerTwice {
-                projection: P::NAME,
-                event,
-            });
+            return Err(StartError::HandlerTwice { projection: P::NAME, event });
         }
         if sources.is_empty() {
             return Err(StartError::NoHandlers(P::NAME));
@@ -435,20 +409,15 @@ impl Building {
         };
         let processor = Processor::new(keeper, sources, wiring);
         let arbiters = self.arbiters(floor)?;
-        self.processors
-            .push((P::NAME, arbiters.spawn(move || processor.run())));
-        self.projection_gauges
-            .push((P::NAME, progress_receiver.clone()));
+        self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
+        self.projection_gauges.push((P::NAME, progress_receiver.clone()));
         Ok(progress_receiver)
     }
 
     /// The file that table projections keep their views in; none if they live in memory.
     #[cfg(feature = "sqlite")]
     pub(crate) fn views_path(&self) -> Option<PathBuf> {
-        self.settings
-            .views
-            .clone()
-            .or_else(|| self.store.views_beside())
+        self.settings.views.clone().or_else(|| self.store.views_beside())
     }
 }
 

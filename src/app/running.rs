@@ -41,11 +41,7 @@ pub struct ShutdownError {
 
 impl Running {
     pub(super) fn new(parts: Parts) -> Self {
-        Self {
-            parts: Some(parts),
-            ended: watch::Sender::new(None),
-            ending: None,
-        }
+        Self { parts: Some(parts), ended: watch::Sender::new(None), ending: None }
     }
 
     /// Ends the parts in the order in which work flows through them, unless that has begun already.
@@ -58,9 +54,8 @@ impl Running {
         let receiver = self.ended.subscribe();
         if let Some(parts) = self.parts.take() {
             let ended = self.ended.clone();
-            let ending = std::thread::Builder::new()
-                .name("tidings-ending".into())
-                .spawn(move || {
+            let ending =
+                std::thread::Builder::new().name("tidings-ending".into()).spawn(move || {
                     let result = parts.end_blocking(within);
                     if let Err(error) = &result
                         && ended.receiver_count() == 0
@@ -73,8 +68,7 @@ impl Running {
                 Ok(thread) => self.ending = Some(thread),
                 Err(error) => {
                     let problems = vec![format!("no thread to end it on: {error}")];
-                    self.ended
-                        .send_replace(Some(Err(ShutdownError { problems })));
+                    self.ended.send_replace(Some(Err(ShutdownError { problems })));
                 }
             }
         }
@@ -96,12 +90,9 @@ impl Drop for Running {
 
 impl Parts {
     fn end_blocking(self, within: Duration) -> Result<(), ShutdownError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|error| ShutdownError {
-                problems: vec![format!("no runtime to end it on: {error}")],
-            })?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(
+            |error| ShutdownError { problems: vec![format!("no runtime to end it on: {error}")] },
+        )?;
         let result = runtime.block_on(self.end(within));
         if result.is_err() {
             // What did not end in time is not waited for.
@@ -115,23 +106,11 @@ impl Parts {
         let mut problems = Vec::new();
         self.closing.send_replace(true);
         for (category, shard) in self.shards {
-            join(
-                format!("a shard of {category}"),
-                shard,
-                deadline,
-                &mut problems,
-            )
-            .await;
+            join(format!("a shard of {category}"), shard, deadline, &mut problems).await;
         }
         // The shards have dropped the ways to the sequencer; it ends by itself.
         let sequencer = self.sequencer;
-        blocking(
-            "the sequencer",
-            move || sequencer.join(),
-            deadline,
-            &mut problems,
-        )
-        .await;
+        blocking("the sequencer", move || sequencer.join(), deadline, &mut problems).await;
         self.topics.close();
         self.stopping.send_replace(Stopping::WhenLevel);
         let stopping = &self.stopping;
@@ -141,24 +120,14 @@ impl Parts {
                 problems.push(format!("projection {name} was not level in time"));
                 stopping.send_replace(Stopping::Now);
                 let grace = Instant::now() + Duration::from_secs(1);
-                join(
-                    format!("projection {name}"),
-                    processor,
-                    grace,
-                    &mut problems,
-                )
-                .await;
+                join(format!("projection {name}"), processor, grace, &mut problems).await;
             }
         }
         for arbiters in self.arbiters {
             let grace = deadline.max(Instant::now() + Duration::from_secs(1));
             blocking("an arbiter", move || arbiters.stop(), grace, &mut problems).await;
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ShutdownError { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(ShutdownError { problems }) }
     }
 }
 

@@ -126,11 +126,7 @@ impl<T: Placed> Ring<T> {
                 spare: VecDeque::new(),
                 wakers: Vec::new(),
             }),
-            window: Mutex::new(Window {
-                segments: VecDeque::new(),
-                first: 0,
-                floor: after,
-            }),
+            window: Mutex::new(Window { segments: VecDeque::new(), first: 0, floor: after }),
             bell: Doorbell::default(),
             closed: AtomicBool::new(false),
         }
@@ -138,10 +134,7 @@ impl<T: Placed> Ring<T> {
 
     /// The one publisher; whoever else wants to publish waits until this is dropped.
     pub(super) fn publisher(&self) -> Publisher<'_, T> {
-        Publisher {
-            producer: self.producer.lock(),
-            ring: self,
-        }
+        Publisher { producer: self.producer.lock(), ring: self }
     }
 
     /// Says that nothing will be published any more: readers that are level have reached the end.
@@ -185,27 +178,14 @@ impl<T: Placed> Ring<T> {
 
     /// A cursor that is lagged and has seen everything up to `seen`.
     pub(super) fn join_lagged(self: &Arc<Self>, seen: Position) -> Cursor<T> {
-        Cursor::new(
-            self,
-            Place {
-                segment: None,
-                number: None,
-                index: 0,
-                seen,
-                skipping: false,
-            },
-        )
+        Cursor::new(self, Place { segment: None, number: None, index: 0, seen, skipping: false })
     }
 }
 
 impl<T: Placed> Window<T> {
     fn head(&self) -> Position {
         let newest = |s: &Arc<Segment<T>>| s.published().last().map(Placed::position);
-        self.segments
-            .iter()
-            .rev()
-            .find_map(newest)
-            .map_or(self.floor, |head| head.max(self.floor))
+        self.segments.iter().rev().find_map(newest).map_or(self.floor, |head| head.max(self.floor))
     }
 
     fn get(&self, number: u64) -> Find<T> {
@@ -220,21 +200,13 @@ impl<T: Placed> Window<T> {
 
     fn after(&self, after: Position) -> Result<Place<T>, TooOld> {
         if after < self.floor {
-            return Err(TooOld {
-                after,
-                floor: self.floor,
-            });
+            return Err(TooOld { after, floor: self.floor });
         }
         // The segment in which the first event after `after` may stand is the last that begins at or before it.
         let begins_before = |s: &Arc<Segment<T>>| {
-            s.published()
-                .first()
-                .is_some_and(|event| event.position() <= after)
+            s.published().first().is_some_and(|event| event.position() <= after)
         };
-        let index = self
-            .segments
-            .partition_point(begins_before)
-            .saturating_sub(1);
+        let index = self.segments.partition_point(begins_before).saturating_sub(1);
         Ok(self.place(index, 0, after))
     }
 
@@ -316,10 +288,7 @@ impl<T: Placed> Ring<T> {
                     break;
                 };
                 window.first += 1;
-                window.floor = evicted
-                    .published()
-                    .last()
-                    .map_or(window.floor, Placed::position);
+                window.floor = evicted.published().last().map_or(window.floor, Placed::position);
                 producer.spare.push_back(evicted);
             }
         }
@@ -328,10 +297,7 @@ impl<T: Placed> Ring<T> {
         producer.writer = None;
         let writer = producer.empty_segment(self.segment_len);
         producer.spare.truncate(SPARE);
-        self.window
-            .lock()
-            .segments
-            .push_back(writer.segment().clone());
+        self.window.lock().segments.push_back(writer.segment().clone());
         producer.writer.insert(writer)
     }
 }
@@ -400,22 +366,15 @@ enum Ahead {
 
 impl<T: Placed> Cursor<T> {
     fn new(ring: &Arc<Ring<T>>, place: Place<T>) -> Self {
-        Self {
-            seat: ring.bell.join(),
-            ring: ring.clone(),
-            place,
-            lingered: 0,
-        }
+        Self { seat: ring.bell.join(), ring: ring.clone(), place, lingered: 0 }
     }
 
     /// What stands before the cursor.
     pub(crate) fn peek(&mut self) -> Peek {
         match self.place.advance(&self.ring) {
-            Ahead::Events => self
-                .place
-                .ahead()
-                .first()
-                .map_or(Peek::Empty, |event| Peek::Next(event.position())),
+            Ahead::Events => {
+                self.place.ahead().first().map_or(Peek::Empty, |event| Peek::Next(event.position()))
+            }
             Ahead::Nothing => Peek::Empty,
             Ahead::Gone => Peek::Lagged,
         }
@@ -467,12 +426,7 @@ impl<T: Placed> Cursor<T> {
 
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
-        let Self {
-            ring,
-            seat,
-            place,
-            lingered,
-        } = self;
+        let Self { ring, seat, place, lingered } = self;
         loop {
             // Before looking: what was published before the end is seen first.
             let closed = ring.is_closed();
@@ -729,10 +683,7 @@ mod tests {
         let before = ring.extent();
         ring.publisher().publish([]);
         let after = ring.extent();
-        assert_eq!(
-            (before.retained, before.floor),
-            (after.retained, after.floor)
-        );
+        assert_eq!((before.retained, before.floor), (after.retained, after.floor));
         assert_eq!((after.published, after.head), (2, Position::new(14)));
     }
 }

@@ -84,9 +84,7 @@ pub struct Subscription<E: Send + Sync + 'static> {
 
 impl<E: Send + Sync + 'static> Subscription<E> {
     pub(super) fn new(topic: &Topic<E>, start: Start) -> Self {
-        Self {
-            reader: Reader::new(topic, start),
-        }
+        Self { reader: Reader::new(topic, start) }
     }
 
     /// Waits for the next events, in order and by reference; `None` when the app has shut down and all were delivered.
@@ -204,11 +202,7 @@ impl<E: Send + Sync + 'static> Reader<E> {
                 Err(gone) => (topic.join_lagged(after), Source::log(gone)),
             },
         };
-        Self {
-            topic: topic.clone(),
-            cursor,
-            source,
-        }
+        Self { topic: topic.clone(), cursor, source }
     }
 
     /// Everything up to here is delivered.
@@ -235,11 +229,7 @@ impl<E: Send + Sync + 'static> Reader<E> {
                         self.source = rejoin(&mut self.cursor, seen);
                     }
                 },
-                Source::Log {
-                    after,
-                    floor,
-                    loading,
-                } => {
+                Source::Log { after, floor, loading } => {
                     let (after, floor) = (*after, *floor);
                     let pending = match loading {
                         Some(pending) => pending,
@@ -295,25 +285,16 @@ fn load<E: Send + Sync + 'static>(
     after: Position,
 ) -> Result<Loading<E>, SubscriptionError> {
     let topic_name = topic.name();
-    let history = topic.history().ok_or(SubscriptionError::NoLog {
-        topic: topic_name,
-        after,
-    })?;
-    let runtime = Handle::try_current().map_err(|_| SubscriptionError::NoRuntime {
-        topic: topic_name,
-        after,
-    })?;
+    let history = topic.history().ok_or(SubscriptionError::NoLog { topic: topic_name, after })?;
+    let runtime = Handle::try_current()
+        .map_err(|_| SubscriptionError::NoRuntime { topic: topic_name, after })?;
     let history = history.clone();
     Ok(runtime.spawn_blocking(move || history(after, PAGE)))
 }
 
 impl<E> Source<E> {
     fn log(gone: TooOld) -> Self {
-        Self::Log {
-            after: gone.after,
-            floor: gone.floor,
-            loading: None,
-        }
+        Self::Log { after: gone.after, floor: gone.floor, loading: None }
     }
 }
 
@@ -326,18 +307,12 @@ impl<E: Send + Sync + 'static> Page<E> {
         floor: Position,
         page: HistoryPage<E>,
     ) -> Result<Self, SubscriptionError> {
-        let hole = |what| SubscriptionError::Hole {
-            topic: topic.name(),
-            after,
-            what,
-        };
+        let hole = |what| SubscriptionError::Hole { topic: topic.name(), after, what };
         let HistoryPage { events, through } = page;
         let mut last = after;
         for event in &events {
             if event.position <= last {
-                return Err(hole(
-                    "its events do not stand in the order of their positions",
-                ));
+                return Err(hole("its events do not stand in the order of their positions"));
             }
             last = event.position;
         }
@@ -347,12 +322,7 @@ impl<E: Send + Sync + 'static> Page<E> {
         if through == after && after < floor {
             return Err(hole("it ends before events that were published"));
         }
-        Ok(Self {
-            events,
-            index: 0,
-            after,
-            through,
-        })
+        Ok(Self { events, index: 0, after, through })
     }
 
     fn take(&mut self, max: usize) -> &[Envelope<E>] {
@@ -367,7 +337,6 @@ impl<E: Send + Sync + 'static> Page<E> {
             return self.through;
         }
         let last = self.index.checked_sub(1);
-        last.and_then(|index| self.events.get(index))
-            .map_or(self.after, |event| event.position)
+        last.and_then(|index| self.events.get(index)).map_or(self.after, |event| event.position)
     }
 }

@@ -60,11 +60,7 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
         #[expect(clippy::expect_used, reason = "a test's mistake, and documented")]
         let stream = StreamId::new(name, "1").expect("the name must be a category");
         let last = AtomicU64::new(topic.status().head.as_u64());
-        Self {
-            topic,
-            stream,
-            last,
-        }
+        Self { topic, stream, last }
     }
 
     /// The topic.
@@ -108,9 +104,7 @@ pub type ReadError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<E> fmt::Debug for TopicFeed<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopicFeed")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        f.debug_struct("TopicFeed").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 

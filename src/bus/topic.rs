@@ -113,11 +113,7 @@ impl<E: Send + Sync + 'static> Topic<E> {
         after: Position,
         history: Option<History<E>>,
     ) -> Self {
-        Self(Arc::new(Shared {
-            name,
-            ring: Arc::new(Ring::new(capacity, after)),
-            history,
-        }))
+        Self(Arc::new(Shared { name, ring: Arc::new(Ring::new(capacity, after)), history }))
     }
 
     /// The topic's name: the category of its events.
@@ -192,8 +188,6 @@ impl<E> Clone for Topic<E> {
 
 impl<E> fmt::Debug for Topic<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic")
-            .field("name", &self.0.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Topic").field("name", &self.0.name).finish_non_exhaustive()
     }
 }

@@ -54,9 +54,7 @@ impl<S: EventSet> AnyTopic for Topic<S> {
         events: &[Recorded],
         codec: Codec,
     ) -> Result<Publication<'a>, DecodeError> {
-        let own = events
-            .iter()
-            .filter(|event| S::NAMES.contains(&&*event.header.name));
+        let own = events.iter().filter(|event| S::NAMES.contains(&&*event.header.name));
         let envelopes = own.map(|recorded| envelope::<S>(recorded.clone(), codec));
         let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
         Ok(Box::new(move || self.publish(envelopes)))
@@ -68,12 +66,7 @@ impl Topics {
     pub(crate) const CAPACITY: usize = 16_384;
 
     pub(crate) fn new(store: Arc<dyn EventStore>, start: Position, capacity: usize) -> Self {
-        Self {
-            store,
-            start,
-            capacity,
-            topics: HashMap::new(),
-        }
+        Self { store, start, capacity, topics: HashMap::new() }
     }
 
     /// The topic of the events of `S`, made if it does not exist yet.
@@ -83,18 +76,13 @@ impl Topics {
         }
         let history = history(Arc::clone(&self.store));
         let topic = Topic::<S>::with_history(S::CATEGORY, self.capacity, self.start, history);
-        self.topics
-            .insert(TypeId::of::<S>(), Box::new(topic.clone()));
+        self.topics.insert(TypeId::of::<S>(), Box::new(topic.clone()));
         topic
     }
 
     /// The topic of the events of `S`, if it exists.
     pub(crate) fn get<S: EventSet>(&self) -> Option<Topic<S>> {
-        self.topics
-            .get(&TypeId::of::<S>())?
-            .as_any()
-            .downcast_ref::<Topic<S>>()
-            .cloned()
+        self.topics.get(&TypeId::of::<S>())?.as_any().downcast_ref::<Topic<S>>().cloned()
     }
 
     /// The state of each topic, in the order of their names.
@@ -106,10 +94,7 @@ impl Topics {
 
     /// Publishes `events` as the log holds them, in every topic that they belong to: all, or none if one cannot be decoded.
     pub(crate) fn publish(&self, events: &[Recorded], codec: Codec) -> Result<(), DecodeError> {
-        let topics = self
-            .topics
-            .values()
-            .map(|topic| topic.decode(events, codec));
+        let topics = self.topics.values().map(|topic| topic.decode(events, codec));
         let publications = topics.collect::<Result<Vec<_>, _>>()?;
         publications.into_iter().for_each(|publish| publish());
         Ok(())
@@ -123,9 +108,7 @@ impl Topics {
 
 impl fmt::Debug for Topics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.topics.values().map(|topic| topic.status().name))
-            .finish()
+        f.debug_list().entries(self.topics.values().map(|topic| topic.status().name)).finish()
     }
 }
 
@@ -135,22 +118,13 @@ fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<S> {
     Arc::new(move |after, limit| {
         let page = store.read_log(after, &filter, limit)?;
         let codec = store.codec();
-        let events = page
-            .events
-            .into_iter()
-            .map(|recorded| envelope(recorded, codec));
+        let events = page.events.into_iter().map(|recorded| envelope(recorded, codec));
         let events = events.collect::<Result<_, DecodeError>>()?;
-        Ok(HistoryPage {
-            events,
-            through: page.through,
-        })
+        Ok(HistoryPage { events, through: page.through })
     })
 }
 
 fn envelope<S: EventSet>(recorded: Recorded, codec: Codec) -> Result<Envelope<S>, DecodeError> {
     let event = recorded.decode(codec)?;
-    Ok(Envelope {
-        header: recorded.header,
-        event,
-    })
+    Ok(Envelope { header: recorded.header, event })
 }

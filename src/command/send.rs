@@ -75,11 +75,7 @@ impl<C: SentTo> Sending<C> {
                     span: Span::none(),
                     attempts: 0,
                 });
-                State::Unsent {
-                    directory,
-                    incoming,
-                    answer,
-                }
+                State::Unsent { directory, incoming, answer }
             }
         };
         Self { state }
@@ -131,23 +127,14 @@ fn enqueue<C: SentTo>(
     };
     incoming.span = Span::current();
     match shard.send(incoming) {
-        Sent::Queued => State::Sent {
-            answer,
-            place: None,
-        },
-        Sent::InLine(place) => State::Sent {
-            answer,
-            place: Some(place),
-        },
+        Sent::Queued => State::Sent { answer, place: None },
+        Sent::InLine(place) => State::Sent { answer, place: Some(place) },
         Sent::Closed => State::Refused(unavailable::<C>(Unavailable::ShutDown)),
     }
 }
 
 fn unavailable<C: SentTo>(reason: Unavailable) -> SendError<<C::Aggregate as Aggregate>::Error> {
-    SendError::Unavailable {
-        category: C::Aggregate::CATEGORY,
-        reason,
-    }
+    SendError::Unavailable { category: C::Aggregate::CATEGORY, reason }
 }
 
 /// Nothing in it is pinned: what must not move is boxed.
@@ -160,11 +147,7 @@ impl<C: SentTo> Future for Sending<C> {
         let shut_down = || Err(unavailable::<C>(Unavailable::ShutDown));
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Unsent {
-                    directory,
-                    incoming,
-                    answer,
-                } => {
+                State::Unsent { directory, incoming, answer } => {
                     self.state = enqueue(&directory, incoming, answer);
                 }
                 State::Refused(error) => return Poll::Ready(Err(error)),
@@ -193,9 +176,6 @@ impl<C: SentTo> fmt::Debug for Sending<C> {
             State::Sent { place: None, .. } => "sent",
             State::Done => "done",
         };
-        f.debug_struct("Sending")
-            .field("command", &C::NAME)
-            .field("state", &state)
-            .finish()
+        f.debug_struct("Sending").field("command", &C::NAME).field("state", &state).finish()
     }
 }

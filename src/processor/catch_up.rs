@@ -27,12 +27,7 @@ pub(super) struct ReadAhead {
 
 impl ReadAhead {
     pub(super) fn new(store: Arc<dyn EventStore>, filter: Filter) -> Self {
-        Self {
-            store,
-            filter,
-            pages: VecDeque::new(),
-            dense: false,
-        }
+        Self { store, filter, pages: VecDeque::new(), dense: false }
     }
 
     /// The page after `after`. What follows it, as far as `end`, is being read when this returns.
@@ -51,10 +46,7 @@ impl ReadAhead {
             return Ok(nothing(after));
         };
         let page = page.await.unwrap_or_else(|error| {
-            Err(StoreError::Failed {
-                place: "the log".into(),
-                source: error.into(),
-            })
+            Err(StoreError::Failed { place: "the log".into(), source: error.into() })
         })?;
         self.dense = page.through == after.plus(PAGE as u64) && page.events.len() == PAGE;
         let mut next = page.through;
@@ -78,8 +70,5 @@ impl ReadAhead {
 }
 
 fn nothing(through: Position) -> Page {
-    Page {
-        events: Vec::new(),
-        through,
-    }
+    Page { events: Vec::new(), through }
 }

@@ -57,11 +57,7 @@ pub(crate) struct TypedSource<T, S: EventSet> {
 impl<T, S: EventSet> TypedSource<T, S> {
     pub(crate) fn new() -> Self {
         let handlers = S::NAMES.iter().map(|_| None).collect();
-        Self {
-            handlers,
-            topic: None,
-            cursor: None,
-        }
+        Self { handlers, topic: None, cursor: None }
     }
 
     /// Sets the handler of the event with this index; false if it has one already.
@@ -79,10 +75,7 @@ impl<T, S: EventSet> TypedSource<T, S> {
 impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     fn names(&self) -> Vec<&'static str> {
         let named = S::NAMES.iter().zip(&self.handlers);
-        named
-            .filter(|(_, handler)| handler.is_some())
-            .map(|(name, _)| *name)
-            .collect()
+        named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
     }
 
     fn connect(&mut self, topics: &mut Topics) {

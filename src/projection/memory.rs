@@ -39,9 +39,7 @@ impl private::Storage for InMemory {
             position: Position::START,
             time: Timestamp::default(),
         }));
-        let keeper = MemoryKeeper {
-            folded: Arc::clone(&folded),
-        };
+        let keeper = MemoryKeeper { folded: Arc::clone(&folded) };
         let progress =
             building.start_processor::<P, _>(Floor::Projections, keeper, sources, &twice)?;
         Ok(View { folded, progress })
@@ -109,10 +107,7 @@ pub struct View<P> {
 
 impl<P> Clone for View<P> {
     fn clone(&self) -> Self {
-        Self {
-            folded: Arc::clone(&self.folded),
-            progress: self.progress.clone(),
-        }
+        Self { folded: Arc::clone(&self.folded), progress: self.progress.clone() }
     }
 }
 
@@ -131,9 +126,7 @@ impl<P: Projection> View<P> {
     ///
     /// While the guard lives the projection cannot fold: read what you need and drop it.
     pub fn read(&self) -> ViewRef<'_, P> {
-        ViewRef {
-            folded: self.folded.read(),
-        }
+        ViewRef { folded: self.folded.read() }
     }
 
     /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
@@ -146,11 +139,7 @@ impl<P: Projection> View<P> {
     /// # Cancel safety
     /// Waiting changes nothing; it can be dropped at any time.
     pub fn at_least(&self, position: Position) -> AtLeast<'_, P> {
-        AtLeast {
-            view: self,
-            position,
-            patience: PATIENCE,
-        }
+        AtLeast { view: self, position, patience: PATIENCE }
     }
 }
 
@@ -214,8 +203,6 @@ impl<P> Deref for ViewRef<'_, P> {
 
 impl<P> fmt::Debug for ViewRef<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ViewRef")
-            .field("position", &self.position())
-            .finish_non_exhaustive()
+        f.debug_struct("ViewRef").field("position", &self.position()).finish_non_exhaustive()
     }
 }

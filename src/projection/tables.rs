@@ -52,12 +52,7 @@ impl private::Storage for Tables {
         projection: P,
         building: &mut Building,
     ) -> Result<TableView<P>, StartError> {
-        let Handlers {
-            sources,
-            twice,
-            schema,
-            ..
-        } = Handlers::<P, Self>::of_projection();
+        let Handlers { sources, twice, schema, .. } = Handlers::<P, Self>::of_projection();
         let file = ViewsFile::beside(building);
         let head = building.head.borrow().position;
         let keeper = TableKeeper::open(
@@ -67,21 +62,10 @@ impl private::Storage for Tables {
             building.store.log_id(),
             head,
         )
-        .map_err(|source| StartError::View {
-            name: P::NAME,
-            source,
-        })?;
+        .map_err(|source| StartError::View { name: P::NAME, source })?;
         let progress = building.start_processor::<P, _>(Floor::Tables, keeper, sources, &twice)?;
-        let inner = TableViewInner {
-            name: P::NAME,
-            file,
-            idle: Mutex::new(Vec::new()),
-            progress,
-        };
-        Ok(TableView {
-            inner: Arc::new(inner),
-            projection: std::marker::PhantomData,
-        })
+        let inner = TableViewInner { name: P::NAME, file, idle: Mutex::new(Vec::new()), progress };
+        Ok(TableView { inner: Arc::new(inner), projection: std::marker::PhantomData })
     }
 }
 
@@ -105,9 +89,7 @@ impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
         R: HandlerOutcome,
     {
         self.add(move |target: &mut Target<P>, event: &E, header: &Header| {
-            let transaction = Transaction {
-                connection: &target.connection,
-            };
+            let transaction = Transaction { connection: &target.connection };
             handler(&target.projection, &transaction, event, header).into_result()
         })
     }
@@ -180,16 +162,10 @@ impl ViewsFile {
                 .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
                 .map_err(|error| self.failed(error))
         };
-        let (application, format, pages) = (
-            number("application_id")?,
-            number("user_version")?,
-            number("page_count")?,
-        );
+        let (application, format, pages) =
+            (number("application_id")?, number("user_version")?, number("page_count")?);
         if pages > 0 && application != APPLICATION_ID {
-            return Err(StoreError::Foreign {
-                place: self.to_string(),
-                kind: "file of views",
-            });
+            return Err(StoreError::Foreign { place: self.to_string(), kind: "file of views" });
         }
         if pages > 0 && format != FORMAT {
             return Err(StoreError::Format {
@@ -221,14 +197,10 @@ impl ViewsFile {
 
     fn failed(&self, error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign {
-                place: self.to_string(),
-                kind: "file of views",
-            },
-            _ => StoreError::Failed {
-                place: self.to_string(),
-                source: error.into(),
-            },
+            Some(rusqlite::ErrorCode::NotADatabase) => {
+                StoreError::Foreign { place: self.to_string(), kind: "file of views" }
+            }
+            _ => StoreError::Failed { place: self.to_string(), source: error.into() },
         }
     }
 }
@@ -267,16 +239,8 @@ impl<P: Projection> TableKeeper<P> {
                 kind: "file of views of this log",
             });
         }
-        let target = Target {
-            projection,
-            connection,
-        };
-        Ok(Self {
-            name: P::NAME,
-            target,
-            position: view.position,
-            time: view.time,
-        })
+        let target = Target { projection, connection };
+        Ok(Self { name: P::NAME, target, position: view.position, time: view.time })
     }
 
     /// Writes the checkpoint down, in the open transaction.
@@ -284,11 +248,7 @@ impl<P: Projection> TableKeeper<P> {
         self.target
             .connection
             .prepare_cached("UPDATE tidings_views SET position = ?2, time = ?3 WHERE name = ?1")?
-            .execute(params![
-                self.name,
-                position.as_u64() as i64,
-                time.as_micros() as i64
-            ])?;
+            .execute(params![self.name, position.as_u64() as i64, time.as_micros() as i64])?;
         Ok(())
     }
 }
@@ -423,13 +383,9 @@ impl<P: Projection> Keeper for TableKeeper<P> {
             self.target.connection.execute_batch("ROLLBACK")?;
             return Ok(chunk);
         }
-        let (position, time) = (
-            self.position.max(chunk.through),
-            chunk.time.unwrap_or(self.time),
-        );
-        let saved = self
-            .save(position, time)
-            .and_then(|()| self.target.connection.execute_batch("COMMIT"));
+        let (position, time) = (self.position.max(chunk.through), chunk.time.unwrap_or(self.time));
+        let saved =
+            self.save(position, time).and_then(|()| self.target.connection.execute_batch("COMMIT"));
         if let Err(error) = saved {
             if !self.target.connection.is_autocommit() {
                 self.target.connection.execute_batch("ROLLBACK")?;
@@ -468,10 +424,7 @@ const IDLE: usize = 4;
 
 impl<P> Clone for TableView<P> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            projection: self.projection,
-        }
+        Self { inner: Arc::clone(&self.inner), projection: self.projection }
     }
 }
 
@@ -488,9 +441,7 @@ impl<P> fmt::Debug for TableView<P> {
 impl<P: Projection> TableView<P> {
     /// The view as it stands, which may be behind the log.
     pub fn read(&self) -> TableReader {
-        TableReader {
-            inner: Arc::clone(&self.inner),
-        }
+        TableReader { inner: Arc::clone(&self.inner) }
     }
 
     /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
@@ -503,11 +454,7 @@ impl<P: Projection> TableView<P> {
     /// # Cancel safety
     /// Waiting changes nothing; it can be dropped at any time.
     pub fn at_least(&self, position: Position) -> TableAtLeast {
-        TableAtLeast {
-            reader: self.read(),
-            position,
-            patience: PATIENCE,
-        }
+        TableAtLeast { reader: self.read(), position, patience: PATIENCE }
     }
 }
 
@@ -535,13 +482,7 @@ impl IntoFuture for TableAtLeast {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let inner = &self.reader.inner;
-            reached(
-                inner.name,
-                inner.progress.clone(),
-                self.position,
-                self.patience,
-            )
-            .await?;
+            reached(inner.name, inner.progress.clone(), self.position, self.patience).await?;
             Ok(self.reader)
         })
     }
@@ -554,9 +495,7 @@ pub struct TableReader {
 
 impl fmt::Debug for TableReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableReader")
-            .field("name", &self.inner.name)
-            .finish_non_exhaustive()
+        f.debug_struct("TableReader").field("name", &self.inner.name).finish_non_exhaustive()
     }
 }
 

@@ -82,13 +82,7 @@ impl Memory {
 impl Memory {
     /// The positions of the stream's events after `after`, the last one first.
     fn positions(&self, stream: &StreamId, after: Version) -> Vec<u64> {
-        let head = self
-            .log
-            .read()
-            .heads
-            .get(stream)
-            .copied()
-            .unwrap_or_default();
+        let head = self.log.read().heads.get(stream).copied().unwrap_or_default();
         let mut left = after.behind(Version::new(head.version));
         let mut positions = Vec::with_capacity(left as usize);
         let mut position = head.position;
@@ -106,10 +100,7 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self {
-            id: crate::id::fresh(),
-            log: RwLock::default(),
-        }
+        Self { id: crate::id::fresh(), log: RwLock::default() }
     }
 }
 
@@ -147,11 +138,7 @@ impl EventStore for Memory {
                 let log = self.log.read();
                 let rest = positions.len().saturating_sub(CHUNK as usize);
                 let wanted = positions.drain(rest..).rev();
-                chunk.extend(
-                    wanted
-                        .filter_map(|at| log.at(at))
-                        .map(|found| found.event.clone()),
-                );
+                chunk.extend(wanted.filter_map(|at| log.at(at)).map(|found| found.event.clone()));
             }
             // Without the lock: `each` is the caller's code and may come back to this log.
             for event in chunk.drain(..) {
@@ -181,10 +168,7 @@ impl EventStore for Memory {
                 }
             }
         }
-        Ok(Page {
-            events,
-            through: Position::new(through),
-        })
+        Ok(Page { events, through: Position::new(through) })
     }
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
@@ -252,16 +236,12 @@ impl Log {
                 position: Position::new(self.head),
             });
         }
-        Ok(Committed {
-            last: Position::new(self.head),
-        })
+        Ok(Committed { last: Position::new(self.head) })
     }
 
     fn at(&self, position: u64) -> Option<&Entered> {
         let index = position.checked_sub(1)?;
-        self.segments
-            .get((index / SEGMENT) as usize)?
-            .get((index % SEGMENT) as usize)
+        self.segments.get((index / SEGMENT) as usize)?.get((index % SEGMENT) as usize)
     }
 
     /// What the log knows of a command.
@@ -288,9 +268,7 @@ impl Log {
                 return;
             };
             if let Some(id) = entered.event.header.command_id {
-                self.commands
-                    .entry(id)
-                    .or_insert(Place::Events(self.entered));
+                self.commands.entry(id).or_insert(Place::Events(self.entered));
             }
         }
     }

@@ -119,11 +119,7 @@ impl Sqlite {
 
     /// Opens a log in another way than the default.
     pub fn options() -> SqliteOptions {
-        SqliteOptions {
-            durability: Durability::Fsync,
-            readers: 4,
-            tail: tail::GENERATION,
-        }
+        SqliteOptions { durability: Durability::Fsync, readers: 4, tail: tail::GENERATION }
     }
 }
 
@@ -192,12 +188,7 @@ impl SqliteOptions {
             })?;
         Ok(Sqlite {
             _flusher: flusher,
-            writer: Mutex::new(Writer::new(
-                Arc::clone(&shared),
-                self.durability,
-                log,
-                through,
-            )?),
+            writer: Mutex::new(Writer::new(Arc::clone(&shared), self.durability, log, through)?),
             readers: Readers::new(Arc::clone(&shared), self.readers),
             shared,
             durability: self.durability,
@@ -293,9 +284,7 @@ impl Shared {
         let mut newest = indexed.newest;
         let before = indexed.through.position;
         catch_up(log, self, &mut generation, &mut |full| {
-            index
-                .flush(full)
-                .map_err(|error| failed(&self.files.index, error))?;
+            index.flush(full).map_err(|error| failed(&self.files.index, error))?;
             newest = full.newest;
             full.heads.clear();
             full.commands.clear();
@@ -350,18 +339,10 @@ fn holds(log: &Connection, through: &Through) -> rusqlite::Result<bool> {
         if number == 0 {
             return Ok(true);
         }
-        let found: Option<[u8; 16]> = log
-            .query_row(sql, [number as i64], |row| row.get(0))
-            .optional()?;
+        let found: Option<[u8; 16]> =
+            log.query_row(sql, [number as i64], |row| row.get(0)).optional()?;
         Ok(found.map(Uuid::from_bytes) == Some(id))
     };
-    Ok(is_there(
-        "SELECT event_id FROM events WHERE position = ?",
-        through.position,
-        through.event,
-    )? && is_there(
-        "SELECT id FROM commands WHERE number = ?",
-        through.bare,
-        through.bare_id,
-    )?)
+    Ok(is_there("SELECT event_id FROM events WHERE position = ?", through.position, through.event)?
+        && is_there("SELECT id FROM commands WHERE number = ?", through.bare, through.bare_id)?)
 }

@@ -26,9 +26,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `time`.
     pub fn at(time: Timestamp) -> Self {
-        Self {
-            micros: Arc::new(AtomicU64::new(time.as_micros())),
-        }
+        Self { micros: Arc::new(AtomicU64::new(time.as_micros())) }
     }
 
     /// Sets the clock, also back.

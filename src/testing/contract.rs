@@ -1,9 +1,6 @@
 //! The contract that every store keeps, as one suite.
 
-#![expect(
-    clippy::panic,
-    reason = "the suite runs in tests, and a broken promise is a panic there"
-)]
+#![expect(clippy::panic, reason = "the suite runs in tests, and a broken promise is a panic there")]
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -57,11 +54,7 @@ fn an_empty_store_answers_every_question(store: &impl EventStore) {
     same("head", ok(store.head()), Position::START);
     same("stream", read(store, &stream("none", "1"), 0).len(), 0);
     same("page", page(store, 0, &Filter::All, 10), (vec![], 0));
-    same(
-        "page after the end",
-        page(store, 7, &Filter::All, 10),
-        (vec![], 7),
-    );
+    same("page after the end", page(store, 7, &Filter::All, 10), (vec![], 7));
     same("command", ok(store.find_command(CommandId::fresh())), None);
     same("empty group", ok(store.commit(&mut [])).len(), 0);
     same("log id", store.log_id(), store.log_id());
@@ -89,11 +82,7 @@ fn positions_and_versions_count_up_without_gaps(store: &impl EventStore) {
     for id in &streams {
         let events = read(store, id, 0);
         let of_log = all.iter().filter(|event| event.header.stream == *id);
-        same(
-            "stream and log",
-            events.iter().collect::<Vec<_>>(),
-            of_log.collect(),
-        );
+        same("stream and log", events.iter().collect::<Vec<_>>(), of_log.collect());
         for (event, expected) in events.iter().zip(1..) {
             same("version", event.header.version.as_u64(), expected);
         }
@@ -106,11 +95,7 @@ fn a_wrong_expectation_is_refused_and_leaves_no_trace(store: &impl EventStore) {
     for wrong in [0, 1, 3] {
         let command = CommandId::fresh();
         let mut group = [append_at(&id, wrong, 1).command_id(command)];
-        let before = group[..]
-            .iter()
-            .flat_map(Commit::events)
-            .cloned()
-            .collect::<Vec<_>>();
+        let before = group[..].iter().flat_map(Commit::events).cloned().collect::<Vec<_>>();
         let outcome = ok(store.commit(&mut group)).pop();
         let refused = Refused::Conflict {
             stream: id.clone(),
@@ -120,11 +105,7 @@ fn a_wrong_expectation_is_refused_and_leaves_no_trace(store: &impl EventStore) {
         same("refusal", outcome, Some(Err(refused)));
         let after = group[..].iter().flat_map(Commit::events).cloned().collect();
         same("refused events", before, after);
-        same(
-            "command of a refused commit",
-            ok(store.find_command(command)),
-            None,
-        );
+        same("command of a refused commit", ok(store.find_command(command)), None);
     }
     same("head", ok(store.head()).as_u64(), 2);
     same("stream", read(store, &id, 0).len(), 2);
@@ -172,10 +153,7 @@ fn a_commit_over_several_streams_is_all_or_nothing(store: &impl EventStore) {
     accepted(&one(store, append_to(append_at(&from, 0, 2), &to, 3)));
     let positions = |id| {
         let events = read(store, id, 0);
-        events
-            .iter()
-            .map(|event| event.header.position.as_u64())
-            .collect::<Vec<_>>()
+        events.iter().map(|event| event.header.position.as_u64()).collect::<Vec<_>>()
     };
     same("first stream", positions(&from), vec![1, 2]);
     same("second stream", positions(&to), vec![3, 4, 5]);
@@ -188,12 +166,8 @@ fn a_commit_over_several_streams_is_all_or_nothing(store: &impl EventStore) {
 
 fn a_commit_finds_what_its_group_did_before_it(store: &impl EventStore) {
     let (id, other) = (stream("account", "1"), stream("account", "2"));
-    let mut group = [
-        append_at(&id, 0, 2),
-        append_at(&id, 1, 1),
-        append_at(&id, 2, 1),
-        append_at(&other, 0, 1),
-    ];
+    let mut group =
+        [append_at(&id, 0, 2), append_at(&id, 1, 1), append_at(&id, 2, 1), append_at(&other, 0, 1)];
     let outcomes = ok(store.commit(&mut group));
     let lasts: Vec<_> = outcomes.iter().map(last).collect();
     same("outcomes", lasts, vec![Some(2), None, Some(3), Some(4)]);
@@ -211,26 +185,16 @@ fn a_command_id_takes_effect_once(store: &impl EventStore) {
         position: Position::new(3),
     };
     let again = Err(Refused::KnownCommand(known.clone()));
-    let mut group = [
-        append_at(&id, 0, 2).command_id(command),
-        append_at(&id, 2, 2).command_id(command),
-    ];
+    let mut group =
+        [append_at(&id, 0, 2).command_id(command), append_at(&id, 2, 2).command_id(command)];
     let mut outcomes = ok(store.commit(&mut group));
     same("again in its group", outcomes.pop(), Some(again.clone()));
     outcomes.first().map(accepted);
     accepted(&one(store, append(&id, 1)));
     same("found", ok(store.find_command(command)), Some(known));
     // Known comes before conflict, on whichever stream: the caller wants its first receipt.
-    for commit in [
-        append_at(&id, 0, 2),
-        append_at(&other, 9, 1),
-        append(&other, 1),
-    ] {
-        same(
-            "again",
-            one(store, commit.command_id(command)),
-            again.clone(),
-        );
+    for commit in [append_at(&id, 0, 2), append_at(&other, 9, 1), append(&other, 1)] {
+        same("again", one(store, commit.command_id(command)), again.clone());
     }
     same("head", ok(store.head()).as_u64(), 4);
     for event in read(store, &id, 0).iter().take(2) {
@@ -242,11 +206,7 @@ fn a_command_without_events_is_known_too(store: &impl EventStore) {
     let id = stream("account", "1");
     accepted(&one(store, append(&id, 3)));
     let command = CommandId::fresh();
-    let check = || {
-        Commit::new()
-            .append(id.clone(), exact(3), vec![])
-            .command_id(command)
-    };
+    let check = || Commit::new().append(id.clone(), exact(3), vec![]).command_id(command);
     let known = KnownCommand {
         stream: id.clone(),
         version: Version::new(3),
@@ -297,22 +257,14 @@ fn ids_of_every_kind_are_known(store: &impl EventStore) {
     }
     for (command, version) in ids.into_iter().zip(1..) {
         let known = ok(store.find_command(command));
-        same(
-            "version",
-            known.map(|known| known.version.as_u64()),
-            Some(version),
-        );
+        same("version", known.map(|known| known.version.as_u64()), Some(version));
         refused(&one(store, append(&id, 1).command_id(command)));
     }
 }
 
 fn a_commit_that_names_nothing_leaves_nothing(store: &impl EventStore) {
     let command = CommandId::fresh();
-    same(
-        "first",
-        last(&one(store, Commit::new().command_id(command))),
-        Some(0),
-    );
+    same("first", last(&one(store, Commit::new().command_id(command))), Some(0));
     same("found", ok(store.find_command(command)), None);
     same("head", ok(store.head()), Position::START);
 }
@@ -321,35 +273,20 @@ fn every_header_and_payload_comes_back_as_it_was(store: &impl EventStore) {
     let id = stream("order", "naïve-№ 7/'\"\u{1F980}");
     let odd = u64::MAX - 3;
     let mut event = Recorded {
-        header: Header::new(
-            id.clone(),
-            "order.plaçed",
-            u32::MAX,
-            Timestamp::from_micros(odd),
-        ),
+        header: Header::new(id.clone(), "order.plaçed", u32::MAX, Timestamp::from_micros(odd)),
         payload: r#"{"text":"zoë \u0000 ' \" ☃"}"#.as_bytes().into(),
     };
     event.header.correlation_id = CorrelationId::from_uuid(Uuid::nil());
     event.header.causation_id = CausationId::from_uuid(Uuid::max());
-    event
-        .header
-        .metadata
-        .insert("tenant", "a \"quoted\" näme\n");
+    event.header.metadata.insert("tenant", "a \"quoted\" näme\n");
     event.header.metadata.insert("", "");
     let plain = Recorded {
-        header: Header::new(
-            id.clone(),
-            String::from("order.paid"),
-            0,
-            Timestamp::default(),
-        ),
+        header: Header::new(id.clone(), String::from("order.paid"), 0, Timestamp::default()),
         payload: [].into(),
     };
     let command = CommandId::from_name("x");
     let mut group = [
-        Commit::new()
-            .append(id.clone(), exact(0), vec![event.clone()])
-            .command_id(command),
+        Commit::new().append(id.clone(), exact(0), vec![event.clone()]).command_id(command),
         Commit::new().append(id.clone(), exact(1), vec![plain.clone()]),
     ];
     accepted_count(&ok(store.commit(&mut group)), 2);
@@ -360,18 +297,10 @@ fn every_header_and_payload_comes_back_as_it_was(store: &impl EventStore) {
     plain.header.version = Version::new(2);
     plain.header.position = Position::new(2);
     let expected = vec![event, plain];
-    let given = group
-        .iter()
-        .flat_map(Commit::events)
-        .cloned()
-        .collect::<Vec<_>>();
+    let given = group.iter().flat_map(Commit::events).cloned().collect::<Vec<_>>();
     same("given back", &given, &expected);
     same("from the stream", &read(store, &id, 0), &expected);
-    same(
-        "from the log",
-        &page(store, 0, &Filter::All, 9).0,
-        &expected,
-    );
+    same("from the log", &page(store, 0, &Filter::All, 9).0, &expected);
     for (stored, expected) in page(store, 0, &Filter::All, 9).0.iter().zip(&expected) {
         same("payload", &stored.payload, &expected.payload);
         let metadata =
@@ -388,11 +317,7 @@ fn pages_follow_each_other_without_gaps(store: &impl EventStore) {
         while after < 1_000 {
             let (events, through) = page(store, after, &Filter::All, limit);
             same("page size", events.len() as u64, through - after);
-            same(
-                "full pages",
-                events.len(),
-                limit.min(1_000 - after as usize),
-            );
+            same("full pages", events.len(), limit.min(1_000 - after as usize));
             for event in events {
                 seen += 1;
                 same("position", event.header.position.as_u64(), seen);
@@ -407,13 +332,8 @@ fn pages_follow_each_other_without_gaps(store: &impl EventStore) {
 fn a_filter_lets_through_what_it_names(store: &impl EventStore) {
     const NAMES: [&str; 3] = ["a.one", "a.two", "a.three"];
     let id = stream("a", "1");
-    let events = (0..900_usize)
-        .map(|at| named(&id, NAMES.get(at % 3).unwrap_or(&"")))
-        .collect();
-    accepted(&one(
-        store,
-        Commit::new().append(id, ExpectedVersion::Any, events),
-    ));
+    let events = (0..900_usize).map(|at| named(&id, NAMES.get(at % 3).unwrap_or(&""))).collect();
+    accepted(&one(store, Commit::new().append(id, ExpectedVersion::Any, events)));
     let cases: [&[&'static str]; 5] = [
         &["a.two"],
         &["a.three", "a.one"],
@@ -425,9 +345,7 @@ fn a_filter_lets_through_what_it_names(store: &impl EventStore) {
         let filter = Filter::Names(names.to_vec());
         let wanted = (1..=900_u64).filter(|position| {
             let index = (position - 1) % 3;
-            NAMES
-                .get(index as usize)
-                .is_some_and(|name| filter.admits(name))
+            NAMES.get(index as usize).is_some_and(|name| filter.admits(name))
         });
         let wanted: Vec<_> = wanted.collect();
         for limit in [1, 10, 250, 2_000] {
@@ -453,10 +371,8 @@ fn a_stream_is_read_from_any_version(store: &impl EventStore) {
         accepted(&one(store, append_to(append(&id, 2), &other, 3)));
     }
     for after in 0..13 {
-        let versions: Vec<_> = read(store, &id, after)
-            .iter()
-            .map(|event| event.header.version.as_u64())
-            .collect();
+        let versions: Vec<_> =
+            read(store, &id, after).iter().map(|event| event.header.version.as_u64()).collect();
         same("versions", versions, (after + 1..=10).collect());
     }
 }
@@ -465,10 +381,7 @@ fn a_long_stream_among_others_is_read_in_order(store: &impl EventStore) {
     let (id, other) = (stream("account", "1"), stream("account", "2"));
     // Runs, single events, and gaps of every width, over more than one chunk of any store.
     for round in 0..600 {
-        accepted(&one(
-            store,
-            append_to(append(&id, round % 7 + 1), &other, round % 11 + 1),
-        ));
+        accepted(&one(store, append_to(append(&id, round % 7 + 1), &other, round % 11 + 1)));
     }
     let expected: Vec<_> = page(store, 0, &Filter::All, usize::MAX)
         .0
@@ -519,17 +432,12 @@ fn readers_see_whole_commits_and_a_prefix(store: &impl EventStore) {
                 same("whole commits", through % 4, 0);
                 same("a prefix", events.len() as u64, through);
                 seen = through;
-                same(
-                    "streams after the log",
-                    read(store, &from, 0).len() as u64 >= seen / 2,
-                    true,
-                );
+                same("streams after the log", read(store, &from, 0).len() as u64 >= seen / 2, true);
             }
         });
         for round in 0..150 {
-            let mut group: Vec<_> = (0..round % 4 + 1)
-                .map(|_| append_to(append(&from, 2), &to, 2))
-                .collect();
+            let mut group: Vec<_> =
+                (0..round % 4 + 1).map(|_| append_to(append(&from, 2), &to, 2)).collect();
             accepted_count(&ok(store.commit(&mut group)), group.len());
         }
         is_done.store(true, Ordering::Release);
@@ -549,16 +457,11 @@ fn stream(category: &str, id: &str) -> StreamId {
 fn named(stream: &StreamId, name: &'static str) -> Recorded {
     let header = Header::new(stream.clone(), name, 1, Timestamp::from_micros(1));
     let payload = format!(r#"{{"id":"{}"}}"#, header.event_id);
-    Recorded {
-        header,
-        payload: payload.into_bytes().into(),
-    }
+    Recorded { header, payload: payload.into_bytes().into() }
 }
 
 fn events(stream: &StreamId, count: u64) -> Vec<Recorded> {
-    (0..count)
-        .map(|_| named(stream, "thing.happened"))
-        .collect()
+    (0..count).map(|_| named(stream, "thing.happened")).collect()
 }
 
 fn append(stream: &StreamId, count: u64) -> Commit {
@@ -588,12 +491,10 @@ fn one(store: &impl EventStore, commit: Commit) -> Result<Committed, Refused> {
 #[track_caller]
 fn read(store: &impl EventStore, stream: &StreamId, after: u64) -> Vec<Recorded> {
     let mut events = Vec::new();
-    ok(
-        store.read_stream(stream, Version::new(after), &mut |event| {
-            events.push(event);
-            ControlFlow::Continue(())
-        }),
-    );
+    ok(store.read_stream(stream, Version::new(after), &mut |event| {
+        events.push(event);
+        ControlFlow::Continue(())
+    }));
     events
 }
 
@@ -609,10 +510,7 @@ fn page(
 }
 
 fn last(outcome: &Result<Committed, Refused>) -> Option<u64> {
-    outcome
-        .as_ref()
-        .ok()
-        .map(|committed| committed.last.as_u64())
+    outcome.as_ref().ok().map(|committed| committed.last.as_u64())
 }
 
 #[track_caller]
@@ -643,8 +541,5 @@ fn ok<T>(result: Result<T, StoreError>) -> T {
 
 #[track_caller]
 fn same<T: PartialEq + Debug>(what: &str, found: T, expected: T) {
-    assert!(
-        found == expected,
-        "{what}: found {found:?}, expected {expected:?}"
-    );
+    assert!(found == expected, "{what}: found {found:?}, expected {expected:?}");
 }

@@ -134,13 +134,8 @@ impl State {
 impl<S: EventStore> Faulty<S> {
     /// Puts itself before `store`, and returns the means to give it orders.
     pub fn new(store: S) -> (Self, Faults) {
-        let faults = Faults {
-            shared: Arc::default(),
-        };
-        let faulty = Self {
-            store,
-            faults: faults.clone(),
-        };
+        let faults = Faults { shared: Arc::default() };
+        let faulty = Self { store, faults: faults.clone() };
         (faulty, faults)
     }
 }
@@ -151,11 +146,7 @@ impl Faults {
     /// [`Operation::Commit`] counts groups: all commits of a group fail together.
     pub fn fail(&self, operation: Operation, nth: u64, fault: Fault) {
         let mut state = self.shared.state.lock();
-        state.orders.push(Order {
-            operation,
-            left: nth.max(1),
-            fault,
-        });
+        state.orders.push(Order { operation, left: nth.max(1), fault });
     }
 
     /// Lets each `operation` fail until [`recover`](Self::recover) is called.
@@ -187,18 +178,8 @@ impl Faults {
         let number = state.next_gate;
         state.next_gate += 1;
         let (arrivals, arrived) = watch::channel(0);
-        state.gates.push(Held {
-            number,
-            operation,
-            stream,
-            arrived: arrivals,
-            passes: 0,
-        });
-        Gate {
-            shared: Arc::clone(&self.shared),
-            number,
-            arrived,
-        }
+        state.gates.push(Held { number, operation, stream, arrived: arrivals, passes: 0 });
+        Gate { shared: Arc::clone(&self.shared), number, arrived }
     }
 
     /// How many times the store was asked for `operation`, including those that were held or failed.
@@ -246,10 +227,7 @@ impl Faults {
         if due.is_some() {
             return due;
         }
-        let always = state
-            .always
-            .iter()
-            .find(|(failing, _)| *failing == operation);
+        let always = state.always.iter().find(|(failing, _)| *failing == operation);
         always.map(|(_, fault)| *fault)
     }
 }
@@ -261,10 +239,7 @@ impl Gate {
     /// Waiting changes nothing; it can be dropped at any time.
     pub async fn reached(&mut self, operations: u64) {
         // The gate lives as long as this does, so there is always a sender.
-        let _ = self
-            .arrived
-            .wait_for(|arrived| *arrived >= operations)
-            .await;
+        let _ = self.arrived.wait_for(|arrived| *arrived >= operations).await;
     }
 
     /// How many operations have come to the gate since it was closed.
@@ -346,9 +321,7 @@ impl<S: EventStore> EventStore for Faulty<S> {
     }
 
     fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError> {
-        self.obey(Operation::ReadLog, None, || {
-            self.store.read_log(after, filter, limit)
-        })
+        self.obey(Operation::ReadLog, None, || self.store.read_log(after, filter, limit))
     }
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
@@ -374,10 +347,7 @@ impl<S: EventStore> EventStore for Faulty<S> {
 
 impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty")
-            .field("store", &self.store)
-            .field("faults", &self.faults)
-            .finish()
+        f.debug_struct("Faulty").field("store", &self.store).field("faults", &self.faults).finish()
     }
 }
 
@@ -393,8 +363,6 @@ impl fmt::Debug for Faults {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("arrived", &self.arrived())
-            .finish_non_exhaustive()
+        f.debug_struct("Gate").field("arrived", &self.arrived()).finish_non_exhaustive()
     }
 }

@@ -186,11 +186,7 @@ impl<A: Aggregate + PartialEq + Debug> Given<A> {
             }
         };
         self.check_replay();
-        When {
-            given: self,
-            command: name,
-            outcome,
-        }
+        When { given: self, command: name, outcome }
     }
 
     #[track_caller]
@@ -449,17 +445,9 @@ impl Stored {
     fn written<S: EventSet>(event: &S) -> Self {
         let mut payload = Vec::new();
         if let Err(error) = event.encode(CODEC, &mut payload) {
-            fail(format_args!(
-                "{} cannot be stored: {}",
-                event.name(),
-                with_sources(&error),
-            ));
+            fail(format_args!("{} cannot be stored: {}", event.name(), with_sources(&error),));
         }
-        Self {
-            name: event.name(),
-            schema_version: event.schema_version(),
-            payload,
-        }
+        Self { name: event.name(), schema_version: event.schema_version(), payload }
     }
 
     #[track_caller]

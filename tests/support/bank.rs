@@ -1,9 +1,5 @@
 //! The small domain that the tests of the guarantees share: accounts, and a ledger beside them.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each test file that mounts this uses a part of it"
-)]
+#![allow(dead_code, unused_imports, reason = "each test file that mounts this uses a part of it")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -86,16 +82,12 @@ pub(crate) struct Account {
 impl Account {
     #[command]
     fn deposit(&self, command: Deposit) -> Deposited {
-        Deposited {
-            cents: command.cents,
-        }
+        Deposited { cents: command.cents }
     }
     #[command]
     fn withdraw(&self, command: Withdraw) -> Result<Withdrawn, Overdrawn> {
         self.has(command.cents)?;
-        Ok(Withdrawn {
-            cents: command.cents,
-        })
+        Ok(Withdrawn { cents: command.cents })
     }
     #[command]
     fn deposit_all(&self, command: DepositAll) -> Vec<Deposited> {
@@ -134,10 +126,7 @@ impl Account {
 impl Account {
     fn has(&self, cents: i64) -> Result<(), Overdrawn> {
         if cents > self.cents {
-            return Err(Overdrawn {
-                cents: self.cents,
-                entries: self.entries,
-            });
+            return Err(Overdrawn { cents: self.cents, entries: self.entries });
         }
         Ok(())
     }
@@ -147,10 +136,7 @@ static LIT: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
 /// From now on folding an event with this fuse panics.
 pub(crate) fn light(fuse: &str) {
-    LIT.lock()
-        .unwrap()
-        .get_or_insert_default()
-        .insert(fuse.into());
+    LIT.lock().unwrap().get_or_insert_default().insert(fuse.into());
 }
 
 pub(crate) fn put_out(fuse: &str) {
@@ -179,9 +165,7 @@ pub(crate) struct Ledger;
 impl Ledger {
     #[command]
     fn book(&self, command: Book) -> Booked {
-        Booked {
-            number: command.number,
-        }
+        Booked { number: command.number }
     }
     #[apply]
     fn booked(&mut self, _: &Booked) {}
@@ -235,9 +219,7 @@ pub(crate) fn account(id: &str) -> StreamId {
 
 /// The events of a log, read past the app.
 pub(crate) fn whole_log(store: &dyn EventStore) -> Vec<Recorded> {
-    let page = store
-        .read_log(Position::START, &Filter::All, usize::MAX)
-        .unwrap();
+    let page = store.read_log(Position::START, &Filter::All, usize::MAX).unwrap();
     page.events
 }
 
@@ -265,10 +247,7 @@ pub(crate) fn fold(events: &[Recorded]) -> Account {
 
 /// A log in a file, as fast as a file goes.
 pub(crate) fn sqlite(path: impl AsRef<std::path::Path>) -> Sqlite {
-    Sqlite::options()
-        .durability(tidings::Durability::Os)
-        .open(path)
-        .unwrap()
+    Sqlite::options().durability(tidings::Durability::Os).open(path).unwrap()
 }
 
 /// How long a test waits for something that is bound to happen.

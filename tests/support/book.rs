@@ -23,16 +23,12 @@ impl<const VERSION: u32> Projection for Passbook<VERSION> {
                 "CREATE TABLE book_balance (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
                  CREATE TABLE book_seen (position INTEGER PRIMARY KEY, version INTEGER NOT NULL);",
             )
-            .on(
-                |_: &Self, tx: &Transaction<'_>, event: &Deposited, header: &Header| {
-                    Self::add(tx, header, event.cents)
-                },
-            )
-            .on(
-                |_: &Self, tx: &Transaction<'_>, event: &Withdrawn, header: &Header| {
-                    Self::add(tx, header, -event.cents)
-                },
-            );
+            .on(|_: &Self, tx: &Transaction<'_>, event: &Deposited, header: &Header| {
+                Self::add(tx, header, event.cents)
+            })
+            .on(|_: &Self, tx: &Transaction<'_>, event: &Withdrawn, header: &Header| {
+                Self::add(tx, header, -event.cents)
+            });
     }
 }
 

@@ -40,12 +40,7 @@ fn visibility(model: &Model) -> TokenStream {
 }
 
 fn event_enum(model: &Model) -> TokenStream {
-    let Model {
-        events,
-        ident,
-        derives,
-        ..
-    } = model;
+    let Model { events, ident, derives, .. } = model;
     let doc = format!("The events of `{ident}`, one variant for each.");
     let variants = model.applied.iter().map(|applied| {
         let (variant, event) = (&applied.variant, &applied.event);
@@ -65,12 +60,7 @@ fn event_enum(model: &Model) -> TokenStream {
 }
 
 fn command_enum(model: &Model) -> TokenStream {
-    let Model {
-        commands,
-        ident,
-        krate,
-        ..
-    } = model;
+    let Model { commands, ident, krate, .. } = model;
     let doc = format!("The commands of `{ident}`, one variant for each.");
     let variants = model.decided.iter().map(|decided| {
         let (variant, command) = (&decided.variant, &decided.command);
@@ -88,10 +78,7 @@ fn command_enum(model: &Model) -> TokenStream {
         quote!(match self { #(#clones,)* })
     };
     let visibility = visibility(model);
-    let debug = debug(
-        commands,
-        model.decided.iter().map(|decided| &decided.variant),
-    );
+    let debug = debug(commands, model.decided.iter().map(|decided| &decided.variant));
     quote! {
         #[doc = #doc]
         #[allow(clippy::enum_variant_names, clippy::large_enum_variant)]
@@ -130,12 +117,7 @@ fn debug<'a>(
 }
 
 fn event_set(model: &Model) -> TokenStream {
-    let Model {
-        events,
-        krate,
-        category,
-        ..
-    } = model;
+    let Model { events, krate, category, .. } = model;
     let types = model.applied.iter().map(|applied| &applied.event);
     let names = quote!(&[#(#krate::__private::name::<#types>()),*]);
     let match_each = |binding: TokenStream, arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
@@ -148,17 +130,10 @@ fn event_set(model: &Model) -> TokenStream {
         });
         quote!(match self { #(#arms,)* })
     };
-    let index = match_each(quote!(_), &|index, _| {
-        Literal::usize_unsuffixed(index).into_token_stream()
-    });
-    let name = match_each(
-        quote!(_),
-        &|_, event| quote!(#krate::__private::name::<#event>()),
-    );
-    let version = match_each(
-        quote!(_),
-        &|_, event| quote!(#krate::__private::version::<#event>()),
-    );
+    let index =
+        match_each(quote!(_), &|index, _| Literal::usize_unsuffixed(index).into_token_stream());
+    let name = match_each(quote!(_), &|_, event| quote!(#krate::__private::name::<#event>()));
+    let version = match_each(quote!(_), &|_, event| quote!(#krate::__private::version::<#event>()));
     let encode = match_each(
         quote!(__event),
         &|_, _| quote!(#krate::__private::encode(__event, __codec, __bytes)),
@@ -215,66 +190,57 @@ fn event_set(model: &Model) -> TokenStream {
 fn each_event(model: &Model) -> impl Iterator<Item = TokenStream> {
     let Model { events, krate, .. } = model;
     let alone = model.applied.len() == 1;
-    model
-        .applied
-        .iter()
-        .enumerate()
-        .map(move |(index, applied)| {
-            let (variant, event) = (&applied.variant, &applied.event);
-            let index = Literal::usize_unsuffixed(index);
-            // Spans the event, so that an error about one that is more public than its set stands there.
-            let set = quote_spanned!(event.span()=> type Set = #events;);
-            let other_ref = (!alone).then(|| quote!(_ => ::core::option::Option::None,));
-            let other = (!alone).then(|| quote!(__other => ::core::result::Result::Err(__other),));
-            quote! {
-                #[automatically_derived]
-                impl #krate::MemberOf for #event {
-                    #set
-                    const INDEX: ::core::primitive::usize = #index;
-                    fn from_set(__set: &#events) -> ::core::option::Option<&Self> {
-                        match __set {
-                            #events::#variant(__event) => ::core::option::Option::Some(__event),
-                            #other_ref
-                        }
-                    }
-                }
-                #[automatically_derived]
-                impl<__R> #krate::IntoDecision<#events, __R> for #event {
-                    fn into_decision(
-                        self,
-                        __events: &mut #krate::__private::Vec<#events>,
-                    ) -> ::core::result::Result<(), __R> {
-                        __events.push(#events::#variant(self));
-                        ::core::result::Result::Ok(())
-                    }
-                }
-                #[automatically_derived]
-                impl ::core::convert::From<#event> for #events {
-                    fn from(__event: #event) -> Self {
-                        Self::#variant(__event)
-                    }
-                }
-                #[automatically_derived]
-                impl ::core::convert::TryFrom<#events> for #event {
-                    type Error = #events;
-                    fn try_from(__set: #events) -> ::core::result::Result<Self, #events> {
-                        match __set {
-                            #events::#variant(__event) => ::core::result::Result::Ok(__event),
-                            #other
-                        }
+    model.applied.iter().enumerate().map(move |(index, applied)| {
+        let (variant, event) = (&applied.variant, &applied.event);
+        let index = Literal::usize_unsuffixed(index);
+        // Spans the event, so that an error about one that is more public than its set stands there.
+        let set = quote_spanned!(event.span()=> type Set = #events;);
+        let other_ref = (!alone).then(|| quote!(_ => ::core::option::Option::None,));
+        let other = (!alone).then(|| quote!(__other => ::core::result::Result::Err(__other),));
+        quote! {
+            #[automatically_derived]
+            impl #krate::MemberOf for #event {
+                #set
+                const INDEX: ::core::primitive::usize = #index;
+                fn from_set(__set: &#events) -> ::core::option::Option<&Self> {
+                    match __set {
+                        #events::#variant(__event) => ::core::option::Option::Some(__event),
+                        #other_ref
                     }
                 }
             }
-        })
+            #[automatically_derived]
+            impl<__R> #krate::IntoDecision<#events, __R> for #event {
+                fn into_decision(
+                    self,
+                    __events: &mut #krate::__private::Vec<#events>,
+                ) -> ::core::result::Result<(), __R> {
+                    __events.push(#events::#variant(self));
+                    ::core::result::Result::Ok(())
+                }
+            }
+            #[automatically_derived]
+            impl ::core::convert::From<#event> for #events {
+                fn from(__event: #event) -> Self {
+                    Self::#variant(__event)
+                }
+            }
+            #[automatically_derived]
+            impl ::core::convert::TryFrom<#events> for #event {
+                type Error = #events;
+                fn try_from(__set: #events) -> ::core::result::Result<Self, #events> {
+                    match __set {
+                        #events::#variant(__event) => ::core::result::Result::Ok(__event),
+                        #other
+                    }
+                }
+            }
+        }
+    })
 }
 
 fn each_command(model: &Model) -> impl Iterator<Item = TokenStream> {
-    let Model {
-        commands,
-        krate,
-        aggregate,
-        ..
-    } = model;
+    let Model { commands, krate, aggregate, .. } = model;
     model.decided.iter().map(move |decided| {
         let (variant, command) = (&decided.variant, &decided.command);
         // Spans the command, so that an error about a command that is more public than its aggregate stands there.
@@ -295,15 +261,7 @@ fn each_command(model: &Model) -> impl Iterator<Item = TokenStream> {
 }
 
 fn aggregate(model: &Model, complete: bool) -> TokenStream {
-    let Model {
-        krate,
-        aggregate,
-        category,
-        events,
-        commands,
-        error,
-        ..
-    } = model;
+    let Model { krate, aggregate, category, events, commands, error, .. } = model;
     let (decide, apply) = if complete {
         (decide_body(model), apply_body(model))
     } else {
@@ -351,21 +309,11 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
 }
 
 fn decide_body(model: &Model) -> TokenStream {
-    let Model {
-        krate,
-        commands,
-        events,
-        error,
-        ..
-    } = model;
+    let Model { krate, commands, events, error, .. } = model;
     let arms = model.decided.iter().map(|decided| {
-        let Decided {
-            method, variant, ..
-        } = decided;
+        let Decided { method, variant, .. } = decided;
         // The context spans the argument's type, so that an error about another type stands there.
-        let context = decided
-            .context
-            .map(|span| quote_spanned!(span=> , __context));
+        let context = decided.context.map(|span| quote_spanned!(span=> , __context));
         // The call spans the handler's return type, so that an error about what it returns stands there.
         let (first, last) = decided.output;
         let call = {
@@ -384,11 +332,7 @@ fn decide_body(model: &Model) -> TokenStream {
             let (_, _) = (__context, __events);
             match __command {}
         }
-    } else if model
-        .decided
-        .iter()
-        .any(|decided| decided.context.is_some())
-    {
+    } else if model.decided.iter().any(|decided| decided.context.is_some()) {
         quote!(match __command { #(#arms,)* })
     } else {
         quote! {

@@ -143,10 +143,7 @@ impl<T> Writer<T> {
             return Err(segment);
         };
         alone.clear();
-        Ok(Self {
-            segment,
-            written: 0,
-        })
+        Ok(Self { segment, written: 0 })
     }
 
     pub(super) fn segment(&self) -> &Arc<Segment<T>> {
@@ -266,15 +263,18 @@ mod tests {
 
     #[test]
     fn a_drop_that_panics_leaves_nothing_behind_and_drops_nothing_twice() {
-        struct Panics(Arc<()>, bool);
+        struct Panics {
+            _counted: Arc<()>,
+            does: bool,
+        }
         impl Drop for Panics {
             fn drop(&mut self) {
-                assert!(!self.1, "as asked");
+                assert!(!self.does, "as asked");
             }
         }
         let event = Arc::new(());
         let mut writer = Writer::new(3);
-        writer.fill(&mut (0..3).map(|n| Panics(event.clone(), n == 1)));
+        writer.fill(&mut (0..3).map(|n| Panics { _counted: event.clone(), does: n == 1 }));
         let segment = writer.segment().clone();
         drop(writer);
         let panicked = thread::spawn(move || drop(Writer::reuse(segment))).join();

@@ -86,10 +86,7 @@ impl Files {
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         let refused = |error| io_failed(path, error);
         let name = path.file_name().ok_or_else(|| {
-            refused(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the path names no file",
-            ))
+            refused(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))
         })?;
         let log = match path.canonicalize() {
             Ok(log) => log,
@@ -101,10 +98,7 @@ impl Files {
                 let directory = parent.canonicalize().map_err(|error| {
                     refused(io::Error::new(
                         error.kind(),
-                        format!(
-                            "its directory {} cannot be entered: {error}",
-                            parent.display()
-                        ),
+                        format!("its directory {} cannot be entered: {error}", parent.display()),
                     ))
                 })?;
                 directory.join(name)
@@ -128,24 +122,14 @@ impl Files {
             .open(&self.lock)
             .map_err(|error| io_failed(&self.lock, error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock {
-                _file: file,
-                path: self.lock.clone(),
-                is_ours,
-            }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
-                place: place(&self.log),
-            }),
+            Ok(()) => Ok(Lock { _file: file, path: self.lock.clone(), is_ours }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { place: place(&self.log) }),
             Err(TryLockError::Error(error)) => Err(io_failed(&self.lock, error)),
         }
     }
 
     pub(super) fn delete_index(&self) -> Result<(), StoreError> {
-        for path in [
-            self.index.clone(),
-            beside(&self.index, "-wal"),
-            beside(&self.index, "-shm"),
-        ] {
+        for path in [self.index.clone(), beside(&self.index, "-wal"), beside(&self.index, "-shm")] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_failed(&path, error));
@@ -204,10 +188,8 @@ pub(super) fn open_log(
         Durability::Fsync => "FULL",
         Durability::Os | Durability::Memory => "NORMAL",
     };
-    conn.pragma_update(None, "synchronous", synchronous)
-        .map_err(refused)?;
-    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
-        .map_err(refused)?;
+    conn.pragma_update(None, "synchronous", synchronous).map_err(refused)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(refused)?;
     let identity = Identity {
         log_id: Uuid::from_bytes(meta(&conn, "log_id").map_err(refused)?),
         secret: Secret(meta(&conn, "stream_key").map_err(refused)?),
@@ -228,9 +210,7 @@ fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
 }
 
 fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
-    conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| {
-        row.get(0)
-    })
+    conn.query_row("SELECT value FROM meta WHERE key = ?", [key], |row| row.get(0))
 }
 
 /// A path is a path here: never a `file:` address with options.
@@ -287,35 +267,20 @@ pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
 pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     let place = place(path);
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full {
-            place,
-            source: error.into(),
-        },
-        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly {
-            place,
-            source: error.into(),
-        },
+        Some(ErrorCode::DiskFull) => StoreError::Full { place, source: error.into() },
+        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { place, source: error.into() },
         Some(ErrorCode::NotADatabase) => foreign(path),
         Some(ErrorCode::DatabaseCorrupt) => damaged(path, error.to_string()),
-        _ => StoreError::Failed {
-            place,
-            source: error.into(),
-        },
+        _ => StoreError::Failed { place, source: error.into() },
     }
 }
 
 pub(super) fn damaged(path: &Path, what: String) -> StoreError {
-    StoreError::Damaged {
-        place: place(path),
-        what,
-    }
+    StoreError::Damaged { place: place(path), what }
 }
 
 fn foreign(path: &Path) -> StoreError {
-    StoreError::Foreign {
-        place: place(path),
-        kind: "log",
-    }
+    StoreError::Foreign { place: place(path), kind: "log" }
 }
 
 fn io_failed(path: &Path, error: io::Error) -> StoreError {

@@ -87,16 +87,11 @@ pub(super) struct Flusher {
 
 impl Flusher {
     pub(super) fn start(shared: Arc<Shared>, index: IndexWriter) -> std::io::Result<Self> {
-        let thread = std::thread::Builder::new()
-            .name("tidings-index".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || run(&shared, index)
-            })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("tidings-index".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || run(&shared, index)
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 }
 
@@ -141,9 +136,7 @@ fn flush(shared: &Shared, index: &mut IndexWriter) -> Result<(), StoreError> {
     let Some(generation) = generation else {
         return Ok(());
     };
-    index
-        .flush(&generation)
-        .map_err(|error| failed(&shared.files.index, error))?;
+    index.flush(&generation).map_err(|error| failed(&shared.files.index, error))?;
     drop(generation);
     let dropped = shared.tail.write().retire();
     // Outside the lock: freeing a hundred thousand entries takes milliseconds.

@@ -58,11 +58,7 @@ struct Reader {
 
 impl Readers {
     pub(super) fn new(shared: Arc<Shared>, kept: usize) -> Self {
-        Self {
-            shared,
-            idle: Mutex::default(),
-            kept,
-        }
+        Self { shared, idle: Mutex::default(), kept }
     }
 
     /// A reader whose work failed is closed: its connection may be the reason.
@@ -136,14 +132,11 @@ impl Readers {
             let place = shared.tail.read().command(&id);
             let place = match place {
                 Some(place) => Some(place),
-                None => reader
-                    .index
-                    .command(&id)
-                    .map_err(|error| failed(&shared.files.index, error))?,
+                None => {
+                    reader.index.command(&id).map_err(|error| failed(&shared.files.index, error))?
+                }
             };
-            place
-                .map(|place| known(&reader.log, &shared.files.log, id, place))
-                .transpose()
+            place.map(|place| known(&reader.log, &shared.files.log, id, place)).transpose()
         })
     }
 }
@@ -184,10 +177,8 @@ impl Reader {
         // One view for all rows: the locks of a view cost as much as a row.
         let view = View::of(&self.log, count > 1).map_err(refused)?;
         for version in (after.as_u64() + 1..=head.version).rev() {
-            let mut select = self
-                .log
-                .prepare_cached(select!("WHERE position = ?"))
-                .map_err(refused)?;
+            let mut select =
+                self.log.prepare_cached(select!("WHERE position = ?")).map_err(refused)?;
             let mut found = select.query([position as i64]).map_err(refused)?;
             let row = found.next().map_err(refused)?;
             let row = row.ok_or_else(|| missing(path, position))?;
@@ -314,10 +305,7 @@ impl Reader {
                 }
             }
         };
-        Ok(Page {
-            events,
-            through: Position::new(through),
-        })
+        Ok(Page { events, through: Position::new(through) })
     }
 
     fn unfiltered(
@@ -334,9 +322,7 @@ impl Reader {
         let mut through = after;
         let mut select = self
             .log
-            .prepare_cached(select!(
-                "WHERE position > ? AND position <= ? ORDER BY position"
-            ))
+            .prepare_cached(select!("WHERE position > ? AND position <= ? ORDER BY position"))
             .map_err(refused)?;
         let mut rows = select.query([after as i64, end as i64]).map_err(refused)?;
         while let Some(row) = rows.next().map_err(refused)? {
@@ -421,9 +407,7 @@ impl Reader {
             }
             Ok(expected)
         };
-        find()
-            .map(|position| missing(path, position))
-            .map_err(|error| failed(path, error))
+        find().map(|position| missing(path, position)).map_err(|error| failed(path, error))
     }
 }
 

@@ -64,10 +64,7 @@ impl Secret {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write(stream.as_bytes());
         let hash = hasher.finish128();
-        StreamKey {
-            hash: hash.h1,
-            rest: hash.h2,
-        }
+        StreamKey { hash: hash.h1, rest: hash.h2 }
     }
 }
 
@@ -145,14 +142,7 @@ pub(super) struct Tail {
 impl Tail {
     /// The tail of a log whose index knows ids up to `indexed`.
     pub(super) fn new(size: usize, active: Generation, indexed: Uuid) -> Self {
-        Self {
-            size,
-            active,
-            flushing: None,
-            flushed: VecDeque::new(),
-            flushes: 0,
-            indexed,
-        }
+        Self { size, active, flushing: None, flushed: VecDeque::new(), flushes: 0, indexed }
     }
 
     pub(super) fn head(&self, key: &StreamKey) -> Option<Head> {
@@ -164,9 +154,7 @@ impl Tail {
     }
 
     pub(super) fn command(&self, id: &CommandId) -> Option<Place> {
-        self.unflushed()
-            .find_map(|generation| generation.commands.get(id))
-            .copied()
+        self.unflushed().find_map(|generation| generation.commands.get(id)).copied()
     }
 
     fn unflushed(&self) -> impl Iterator<Item = &Generation> {

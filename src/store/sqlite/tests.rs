@@ -20,11 +20,8 @@ fn a_full_disk_refuses_the_group_and_is_forgotten_when_there_is_room() {
     let log = Sqlite::open(&path).unwrap();
     one(&log, append("1", 1, 10)).unwrap();
     with_writer(&log, |conn| {
-        let pages: i64 = conn
-            .pragma_query_value(None, "page_count", |row| row.get(0))
-            .unwrap();
-        conn.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(()))
-            .unwrap();
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        conn.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
     });
     let id = CommandId::fresh();
     for _ in 0..3 {
@@ -35,8 +32,7 @@ fn a_full_disk_refuses_the_group_and_is_forgotten_when_there_is_room() {
     // A commit that fits is not held up by the one that did not.
     one(&log, append("1", 1, 10)).unwrap();
     with_writer(&log, |conn| {
-        conn.pragma_update_and_check(None, "max_page_count", 1_000_000, |_| Ok(()))
-            .unwrap();
+        conn.pragma_update_and_check(None, "max_page_count", 1_000_000, |_| Ok(())).unwrap();
     });
     let last = one(&log, append("1", 50, 4_000).command_id(id)).unwrap();
     assert_eq!(last, 52);
@@ -50,16 +46,12 @@ fn a_read_only_log_refuses_commits_answers_reads_and_recovers() {
     let (_directory, path) = place();
     let log = Sqlite::open(&path).unwrap();
     one(&log, append("1", 1, 10)).unwrap();
-    with_writer(&log, |conn| {
-        conn.pragma_update(None, "query_only", true).unwrap()
-    });
+    with_writer(&log, |conn| conn.pragma_update(None, "query_only", true).unwrap());
     let id = CommandId::fresh();
     let error = one(&log, append("1", 1, 10).command_id(id)).unwrap_err();
     assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
     is_as_before(&log, id, 1);
-    with_writer(&log, |conn| {
-        conn.pragma_update(None, "query_only", false).unwrap()
-    });
+    with_writer(&log, |conn| conn.pragma_update(None, "query_only", false).unwrap());
     assert_eq!(one(&log, append("1", 1, 10).command_id(id)).unwrap(), 2);
 }
 
@@ -77,22 +69,16 @@ fn a_group_that_reached_the_log_though_it_failed_is_taken_up_and_not_written_twi
     }
     with_writer(&log, |conn| {
         let other = path.with_file_name("other.db");
-        conn.execute("ATTACH ? AS other", [other.to_str().unwrap()])
+        conn.execute("ATTACH ? AS other", [other.to_str().unwrap()]).unwrap();
+        conn.execute("INSERT INTO events SELECT * FROM other.events WHERE position > 1", [])
             .unwrap();
-        conn.execute(
-            "INSERT INTO events SELECT * FROM other.events WHERE position > 1",
-            [],
-        )
-        .unwrap();
         conn.execute("DETACH other", []).unwrap();
     });
     // Its positions are taken: the first commit fails, and the store looks at the log anew.
     let error = one(&log, append("2", 1, 10)).unwrap_err();
     assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
     assert!(log.writer.lock().log.is_none());
-    let refused = log
-        .commit(&mut [append("1", 2, 10).command_id(id)])
-        .unwrap();
+    let refused = log.commit(&mut [append("1", 2, 10).command_id(id)]).unwrap();
     assert!(
         matches!(refused.first(), Some(Err(Refused::KnownCommand(known))) if known.events == 2)
     );
@@ -150,10 +136,7 @@ fn a_group_sees_what_leaves_the_tail_while_it_is_decided() {
 fn streams_whose_64_bit_hashes_collide_are_told_apart_in_the_tail_and_in_the_index() {
     let (_directory, path) = place();
     let key = |rest| StreamKey { hash: 7, rest };
-    let head = |version| Head {
-        version,
-        position: 100 + version,
-    };
+    let head = |version| Head { version, position: 100 + version };
     let mut generation = Generation::default();
     for rest in [1, u64::MAX] {
         generation.heads.insert(key(rest), head(rest % 10));
@@ -174,10 +157,7 @@ fn the_newest_generation_answers_while_an_older_one_is_flushed_and_after() {
     let id = CommandId::fresh();
     let mut tail = Tail::new(1, Generation::default(), Uuid::nil());
     for version in 1..20 {
-        let head = Head {
-            version,
-            position: version,
-        };
+        let head = Head { version, position: version };
         tail.active.heads.insert(key, head);
         tail.active.insert_command(id, Place::Events(1));
         tail.freeze();
@@ -192,17 +172,8 @@ fn the_newest_generation_answers_while_an_older_one_is_flushed_and_after() {
 #[test]
 fn an_index_says_through_which_event_it_has_come() {
     let (_directory, path) = place();
-    let through = Through {
-        position: 3,
-        event: Uuid::max(),
-        bare: 4,
-        bare_id: crate::id::fresh(),
-    };
-    let generation = Generation {
-        through,
-        newest: crate::id::fresh(),
-        ..Generation::default()
-    };
+    let through = Through { position: 3, event: Uuid::max(), bare: 4, bare_id: crate::id::fresh() };
+    let generation = Generation { through, newest: crate::id::fresh(), ..Generation::default() };
     let (mut writer, first) = IndexWriter::open(&path, Uuid::max()).unwrap().unwrap();
     assert_eq!(first.through, Through::default());
     writer.flush(&generation).unwrap();

@@ -112,10 +112,7 @@ impl Writer {
         if !is_same {
             return Err(damaged(path, "another file has taken its place".to_owned()));
         }
-        let mut late = Generation {
-            through: self.through,
-            ..Generation::default()
-        };
+        let mut late = Generation { through: self.through, ..Generation::default() };
         catch_up(&log, &self.shared, &mut late, &mut |_| Ok(()))?;
         let mut tail = self.shared.tail.write();
         for (key, head) in late.heads {
@@ -169,11 +166,7 @@ impl Writer {
         }
         // Nothing has been changed up to here, and nothing below can fail.
         let first = self.group.through.position + 1;
-        let Commit {
-            id: command,
-            expectations,
-            events,
-        } = &mut *commit;
+        let Commit { id: command, expectations, events } = &mut *commit;
         for event in events {
             // Each event is of a stream that the commit names, and nearly every commit names only one.
             let mut streams = expectations.iter().zip(&named);
@@ -192,9 +185,7 @@ impl Writer {
             };
             self.group.commands.insert(id, entry);
         }
-        Ok(Ok(Committed {
-            last: Position::new(self.group.through.position),
-        }))
+        Ok(Ok(Committed { last: Position::new(self.group.through.position) }))
     }
 
     /// What this group or the log knows of a command.
@@ -221,9 +212,7 @@ impl Writer {
             None if is_v7(&id) && *id.as_uuid() > newest => None,
             None => {
                 self.pin(flushes)?;
-                self.index
-                    .command(&id)
-                    .map_err(|error| failed(&self.shared.files.index, error))?
+                self.index.command(&id).map_err(|error| failed(&self.shared.files.index, error))?
             }
         };
         let (Some(place), Some(log)) = (place, &self.log) else {
@@ -251,22 +240,14 @@ impl Writer {
                     .unwrap_or_default()
             }
         };
-        self.group.heads.insert(
-            key,
-            GroupHead {
-                head,
-                is_changed: false,
-            },
-        );
+        self.group.heads.insert(key, GroupHead { head, is_changed: false });
         Ok(head)
     }
 
     /// Takes one view of the index for the whole group, and a new one if the tail let go of something since.
     fn pin(&mut self, flushes: u64) -> Result<(), StoreError> {
         if self.group.pinned != Some(flushes) {
-            self.index
-                .pin()
-                .map_err(|error| failed(&self.shared.files.index, error))?;
+            self.index.pin().map_err(|error| failed(&self.shared.files.index, error))?;
             self.group.pinned = Some(flushes);
         }
         Ok(())
@@ -274,9 +255,7 @@ impl Writer {
 
     fn unpin(&mut self) -> Result<(), StoreError> {
         self.group.pinned = None;
-        self.index
-            .unpin()
-            .map_err(|error| failed(&self.shared.files.index, error))
+        self.index.unpin().map_err(|error| failed(&self.shared.files.index, error))
     }
 
     fn write(&mut self, commits: &[Commit], outcomes: &Outcomes) -> Result<(), StoreError> {
@@ -333,10 +312,8 @@ impl Group {
     fn append(&mut self, key: StreamKey, event: &mut Recorded) {
         self.through.position += 1;
         self.through.event = event.header.event_id.into();
-        let known = self.heads.entry(key).or_insert(GroupHead {
-            head: Head::default(),
-            is_changed: true,
-        });
+        let known =
+            self.heads.entry(key).or_insert(GroupHead { head: Head::default(), is_changed: true });
         known.is_changed = true;
         known.head.version += 1;
         self.previous.push(known.head.position);
@@ -355,10 +332,7 @@ impl Group {
             position: Position::new(self.through.position),
         };
         self.bare.push((id, known));
-        (
-            Place::Bare(self.through.bare),
-            Source::Bare(self.bare.len() - 1),
-        )
+        (Place::Bare(self.through.bare), Source::Bare(self.bare.len() - 1))
     }
 
     fn write(
@@ -448,9 +422,7 @@ pub(super) fn catch_up(
              ORDER BY position",
         )
         .map_err(refused)?;
-    let mut rows = select
-        .query([generation.through.position as i64])
-        .map_err(refused)?;
+    let mut rows = select.query([generation.through.position as i64]).map_err(refused)?;
     let mut last_command: Option<CommandId> = None;
     while let Some(row) = rows.next().map_err(refused)? {
         let read = || -> rusqlite::Result<_> {
@@ -467,10 +439,7 @@ pub(super) fn catch_up(
         let (position, key, version, event, command) = read()
             .map_err(|error| damaged(path, format!("the event at position {expected}: {error}")))?;
         if position != expected {
-            return Err(damaged(
-                path,
-                format!("the event at position {expected} is missing"),
-            ));
+            return Err(damaged(path, format!("the event at position {expected} is missing")));
         }
         let begins_command = command != last_command;
         if (begins_command || command.is_none()) && generation.len() >= shared.generation {
@@ -490,9 +459,7 @@ pub(super) fn catch_up(
     let mut select = log
         .prepare("SELECT number, id FROM commands WHERE number > ? ORDER BY number")
         .map_err(refused)?;
-    let mut rows = select
-        .query([generation.through.bare as i64])
-        .map_err(refused)?;
+    let mut rows = select.query([generation.through.bare as i64]).map_err(refused)?;
     while let Some(row) = rows.next().map_err(refused)? {
         if generation.len() >= shared.generation {
             full(generation)?;
