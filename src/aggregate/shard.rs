@@ -507,6 +507,7 @@ struct Desk<A: Aggregate> {
     /// The turn that is being decided.
     open: Box<DecidedTurn<A>>,
     /// Turns that have come back, to be filled again.
+    #[expect(clippy::vec_box, reason = "a turn travels in its box")]
     spare: Vec<Box<DecidedTurn<A>>>,
     /// Where one decision gathers its events.
     events: Vec<A::Event>,
