@@ -9,7 +9,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::unwrap_used,
     reason = "a benchmark ends where something is wrong"
 )]
 

@@ -53,8 +53,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = app.send("acc-1", Withdraw(70)).command_id(request).await?;
     let again = app.send("acc-1", Withdraw(70)).command_id(request).await?;
     assert_eq!((again.outcome, again.position), (Outcome::AlreadyKnown, first.position));
-    let rejected = app.send("acc-1", Withdraw(70)).await.unwrap_err();
+    let rejected = app.send("acc-1", Withdraw(70)).await.map(|receipt| receipt.position);
     let balances = app.view::<Balances>();
-    println!("{rejected}; balance {}", balances.at_least(first.position).await?.0["acc-1"]);
+    println!("{rejected:?} {:?}", balances.at_least(first.position).await?.0.get("acc-1"));
     Ok(app.shutdown().await?)
 }

@@ -1,7 +1,7 @@
 //! The import: the lines of a file go to their members as commands, many at a time.
 //!
-//! The commands of one member must arrive in the order of their lines. So they are sent one after the other from here, each
-//! polled once before the next, which hands it over; their answers are awaited afterwards, in the same order.
+//! The commands of one member must arrive in the order of their lines. So they are begun one after the other from here; their
+//! answers are awaited afterwards, in the same order.
 //!
 //! # A crash
 //! The log then holds, of each member, the purchases up to some line of the file. The next run sends all lines again: known
@@ -13,17 +13,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use futures_util::FutureExt;
-use futures_util::future::{Either, Ready, ready};
 use tidings::{App, Outcome, Receipt, SendError, Sending};
 
 use crate::domain::{Purchase, Refusal};
 use crate::input::{Entry, PurchaseReader};
 use crate::progress::Progress;
 
-/// How many commands are on their way at most. A shard's inbox has room for all of them, so that none waits for room and is
-/// overtaken there by a later one.
-pub(crate) const IN_FLIGHT: usize = 1_024;
+/// How many commands are on their way at most: enough for a large group commit.
+const IN_FLIGHT: usize = 1_024;
 
 type Answer = Result<Receipt, SendError<Refusal>>;
 
@@ -45,7 +42,7 @@ pub(crate) struct Import {
     reader: PurchaseReader<BufReader<File>>,
     progress: Progress,
     /// The commands that were sent, each with the number of its line.
-    in_flight: VecDeque<(u64, Either<Ready<Answer>, Sending<Purchase>>)>,
+    in_flight: VecDeque<(u64, Sending<Purchase>)>,
     tally: Tally,
 }
 
@@ -91,12 +88,8 @@ impl Import {
         {
             self.settle(number, oldest.await)?;
         }
-        let mut sending = app.send(&entry.member, entry.purchase).command_id(entry.id);
-        let answer = match (&mut sending).now_or_never() {
-            Some(answer) => Either::Left(ready(answer)),
-            None => Either::Right(sending),
-        };
-        self.in_flight.push_back((number, answer));
+        let sending = app.send(&entry.member, entry.purchase).command_id(entry.id).begin();
+        self.in_flight.push_back((number, sending));
         Ok(())
     }
 

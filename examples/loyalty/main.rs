@@ -25,7 +25,7 @@ use tidings::{App, Memory, Sqlite};
 
 use crate::args::{Args, HELP, Place, Wish};
 use crate::domain::Member;
-use crate::import::{IN_FLIGHT, Import};
+use crate::import::Import;
 use crate::report::Report;
 use crate::views::{Sales, Standings};
 
@@ -54,7 +54,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let import = Import::open(&args.file)?;
-    let app = App::builder().inbox(IN_FLIGHT);
+    let app = App::builder();
     let app = match &args.store {
         Place::Memory => app.store(Memory::new()),
         Place::File { path, durability } => {

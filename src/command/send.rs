@@ -29,6 +29,9 @@ type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 /// # Errors
 /// See [`SendError`].
 ///
+/// # Panics
+/// When it is polled again after it has answered.
+///
 /// # Cancel safety
 /// Dropped before it is first polled, or while it waits in line, nothing was sent. Dropped later, the command takes effect
 /// or not, and the answer is lost: send it again with the same [`command_id`](Self::command_id) to learn which.
@@ -108,6 +111,26 @@ impl<C: SentTo> Sending<C> {
         self.with(|incoming| incoming.metadata.insert(key, value))
     }
 
+    /// Sends the command now rather than when it is polled for the first time: it takes its place behind everything that
+    /// was sent before. Await it later for the receipt.
+    ///
+    /// # Examples
+    /// ```
+    /// # use tidings::{App, SentTo};
+    /// # async fn import<C: SentTo>(app: &App, lines: Vec<C>) -> usize {
+    /// // All on their way before the first answer, and in this order.
+    /// let sent: Vec<_> = lines.into_iter().map(|line| app.send("acc-1", line).begin()).collect();
+    /// let mut receipts = 0;
+    /// for sending in sent {
+    ///     receipts += usize::from(sending.await.is_ok());
+    /// }
+    /// # receipts }
+    /// ```
+    pub fn begin(mut self) -> Self {
+        self.state = self.state.begin();
+        self
+    }
+
     fn with(mut self, set: impl FnOnce(&mut Incoming<C::Aggregate>)) -> Self {
         if let State::Unsent { incoming, .. } = &mut self.state {
             set(incoming);
@@ -116,7 +139,16 @@ impl<C: SentTo> Sending<C> {
     }
 }
 
-/// Puts the command into the inbox of its shard, if there is room.
+impl<C: SentTo> State<C> {
+    fn begin(self) -> Self {
+        match self {
+            Self::Unsent { directory, incoming, answer } => enqueue(&directory, incoming, answer),
+            begun => begun,
+        }
+    }
+}
+
+/// Puts the command into the inbox of its shard, or into the line before it.
 fn enqueue<C: SentTo>(
     directory: &Directory<C::Aggregate>,
     mut incoming: Box<Incoming<C::Aggregate>>,
@@ -144,25 +176,18 @@ impl<C: SentTo> Future for Sending<C> {
     type Output = Answer<C::Aggregate>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let shut_down = || Err(unavailable::<C>(Unavailable::ShutDown));
-        loop {
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Unsent { directory, incoming, answer } => {
-                    self.state = enqueue(&directory, incoming, answer);
+        match std::mem::replace(&mut self.state, State::Done).begin() {
+            State::Sent { mut answer, place } => match Pin::new(&mut answer).poll(cx) {
+                Poll::Ready(Ok(answer)) => Poll::Ready(answer),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(unavailable::<C>(Unavailable::ShutDown))),
+                Poll::Pending => {
+                    self.state = State::Sent { answer, place };
+                    Poll::Pending
                 }
-                State::Refused(error) => return Poll::Ready(Err(error)),
-                State::Sent { mut answer, place } => {
-                    return match Pin::new(&mut answer).poll(cx) {
-                        Poll::Ready(answer) => Poll::Ready(answer.unwrap_or_else(|_| shut_down())),
-                        Poll::Pending => {
-                            self.state = State::Sent { answer, place };
-                            Poll::Pending
-                        }
-                    };
-                }
-                // A future that was polled to its end: like std's, it stays silent.
-                State::Done => return Poll::Pending,
-            }
+            },
+            State::Refused(error) => Poll::Ready(Err(error)),
+            #[expect(clippy::panic, reason = "documented: the contract of every future")]
+            State::Unsent { .. } | State::Done => panic!("a command was polled after its answer"),
         }
     }
 }
