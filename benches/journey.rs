@@ -7,10 +7,7 @@
 //! as large as the case's mean group, with an fsync each. Every command must be answered with success, and the log
 //! must have grown by as many events, or the run ends.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a benchmark ends where something is wrong"
-)]
+#![expect(clippy::expect_used, reason = "a benchmark ends where something is wrong")]
 
 #[path = "support/account.rs"]
 mod account;

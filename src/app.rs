@@ -104,7 +104,8 @@ impl App {
         self.inner.topics.get::<E>()
     }
 
-    /// The position up to which every event is durable and published.
+    /// The position up to which every event is durable and published. The positions of all receipts that were handed out
+    /// are at or below it, so `view.at_least(app.head())` reads everything that was answered.
     pub fn head(&self) -> Position {
         self.inner.head.borrow().position
     }

@@ -7,8 +7,8 @@
 //! # A handler that fails
 //! The processor stops before that event, with the reason in its status. It holds up nobody: rings do not wait for it.
 //!
-//! # A log that fails
-//! Reading is tried again with growing pauses, and the status says so; nothing is skipped.
+//! # A log that cannot be read, a view that cannot be written
+//! It is tried again with growing pauses, and the status says so; nothing is skipped.
 
 mod catch_up;
 mod source;
@@ -56,7 +56,7 @@ pub enum ConsumerState {
     CatchingUp,
     /// It gets events as they are committed.
     Live,
-    /// The log cannot be read; it tries again.
+    /// The log cannot be read, or the view not written; it tries again.
     Retrying,
     /// It stopped at an event that it could not handle, or because the app shut down.
     Stopped,
@@ -83,9 +83,12 @@ pub enum Trouble {
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Log(#[source] StoreError),
-    /// The view cannot be written.
+    /// The view cannot be written; what was folded since its checkpoint is folded again.
     #[error("the view cannot be written")]
     View(#[source] Box<dyn Error + Send + Sync>),
+    /// A handler committed or rolled back the transaction that it was given.
+    #[error("a handler ended the transaction that it was given")]
+    EndedTransaction,
     /// The framework's own code panicked.
     #[error("its actor panicked: {0}")]
     Panicked(String),
@@ -212,6 +215,31 @@ impl<K: Keeper> Processor<K> {
     }
 
     async fn work(&mut self) -> Result<(), Trouble> {
+        let mut pause = PAUSES.0;
+        loop {
+            let before = self.position;
+            let trouble = match self.follow().await {
+                Ok(()) => return Ok(()),
+                Err(trouble @ Trouble::View(_)) => trouble,
+                Err(trouble) => return Err(trouble),
+            };
+            // Nothing of the chunk was kept: it is read again, from the log, once the view can be written.
+            warn!(projection = self.wiring.name, error = chain(&trouble), "tries again");
+            self.leave();
+            (self.position, self.time) = self.keeper.checkpoint();
+            if self.position > before {
+                pause = PAUSES.0;
+            }
+            self.report(ConsumerState::Retrying, Some(Arc::new(trouble)));
+            if self.pause(pause).await {
+                return Ok(());
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Catches up and goes live, again and again, until the app stops it.
+    async fn follow(&mut self) -> Result<(), Trouble> {
         loop {
             if let Step::Stop = self.catch_up(None).await? {
                 return Ok(());

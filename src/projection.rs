@@ -6,7 +6,8 @@
 //! checkpoint that it keeps beside its rows.
 //!
 //! # A handler that fails
-//! An error or a panic stops this projection before that event, says so in its status, and leaves all others alone.
+//! An error or a panic stops this projection before that event, says so in its status, and leaves all others alone. Tables
+//! then hold nothing of that event; a view in memory holds what its handler had changed before it failed.
 //!
 //! # A view that is behind
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another

@@ -22,7 +22,7 @@ use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
-use crate::processor::{Chunk, Keeper, Progress};
+use crate::processor::{Chunk, Keeper, Progress, Trouble};
 use crate::projection::HandlerOutcome;
 use crate::store::StoreError;
 use crate::stream::Position;
@@ -38,6 +38,8 @@ const FORMAT: i64 = 1;
 const UNSAVED: u64 = 10_000;
 
 /// A view in SQLite tables.
+///
+/// SQLite's integers are signed, so `rusqlite` takes `i64` and `u32` but no `u64`.
 #[derive(Debug, Clone, Copy)]
 pub struct Tables;
 
@@ -264,7 +266,8 @@ struct View {
 }
 
 impl View {
-    /// Finds the view, or builds its tables if it is new or its past is of no use.
+    /// Finds the view, or builds its tables if it is new or its past is of no use. If the file belongs to another log, it is
+    /// left as it is, and one of that log's views is returned.
     fn prepare<P: Projection>(
         connection: &mut Connection,
         schema: &str,
@@ -273,10 +276,11 @@ impl View {
     ) -> rusqlite::Result<Self> {
         let transaction =
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if let Some(view) = Self::find(&transaction, P::NAME)? {
-            let reason = if view.log_id != log_id {
-                return Ok(view);
-            } else if view.version != P::VERSION {
+        if let Some(stranger) = Self::find(&transaction, "log_id <> ?1", log_id.as_bytes())? {
+            return Ok(stranger);
+        }
+        if let Some(view) = Self::find(&transaction, "name = ?1", P::NAME)? {
+            let reason = if view.version != P::VERSION {
                 "its version has changed"
             } else if view.schema != schema {
                 "its schema has changed"
@@ -321,12 +325,19 @@ impl View {
         Ok(view)
     }
 
-    fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
+    /// The first view in the file of which `condition` holds.
+    fn find(
+        connection: &Connection,
+        condition: &str,
+        value: impl rusqlite::ToSql,
+    ) -> rusqlite::Result<Option<Self>> {
         connection
             .query_row(
-                "SELECT version, schema, created, log_id, position, time FROM tidings_views
-                 WHERE name = ?1",
-                [name],
+                &format!(
+                    "SELECT version, schema, created, log_id, position, time FROM tidings_views
+                     WHERE {condition} LIMIT 1"
+                ),
+                [value],
                 |row| {
                     let created: String = row.get(2)?;
                     Ok(Self {
@@ -374,9 +385,10 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         fold: &mut dyn FnMut(&mut Target<P>) -> Chunk,
     ) -> Result<Chunk, Box<dyn Error + Send + Sync>> {
         self.target.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let chunk = fold(&mut self.target);
+        let mut chunk = fold(&mut self.target);
         if self.target.connection.is_autocommit() {
-            return Err("a handler ended the transaction that it was given".into());
+            chunk.failure = Some(Trouble::EndedTransaction);
+            return Ok(chunk);
         }
         let passed = self.position.behind(chunk.through);
         if chunk.failure.is_some() || (chunk.time.is_none() && passed < UNSAVED) {
@@ -401,6 +413,9 @@ impl<P: Projection> Keeper for TableKeeper<P> {
             self.save(position, self.time)?;
             self.position = position;
         }
+        // Readers may outlive this connection, and only the last one empties the write-ahead log by itself.
+        let empty = |_: &rusqlite::Row<'_>| Ok(());
+        self.target.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], empty)?;
         Ok(())
     }
 }

@@ -76,10 +76,11 @@ use crate::stream::{Position, StreamId, Version};
 /// ```
 #[must_use = "the log is closed when this is dropped"]
 pub struct Sqlite {
-    // In the order in which they are to be dropped: the lock last.
-    _flusher: Flusher,
-    writer: Mutex<Writer>,
+    // In the order in which they are to be dropped. The last connection to a file empties its write-ahead log, and one that
+    // only reads cannot: so the readers go before the writer, the flusher, which writes the index, after both.
     readers: Readers,
+    writer: Mutex<Writer>,
+    _flusher: Flusher,
     shared: Arc<Shared>,
     durability: Durability,
     log_id: Uuid,

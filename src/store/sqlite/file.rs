@@ -54,6 +54,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// the two fsyncs of a copy are shared by more groups. Worth a few percent over SQLite's own 4 MiB; 64 MiB bring no more.
 const CHECKPOINT_PAGES: i64 = 4096;
 
+/// How often, and how long apart, a taken lock is tried again. A process that is being spawned holds copies of its parent's
+/// files for a moment, and with them a lock that the parent has let go of.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// The smallest page of SQLite, in bytes: no database is smaller, unless it is empty.
 const SMALLEST: u64 = 512;
 
@@ -121,10 +126,19 @@ impl Files {
             .write(true)
             .open(&self.lock)
             .map_err(|error| io_failed(&self.lock, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file, path: self.lock.clone(), is_ours }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { place: place(&self.log) }),
-            Err(TryLockError::Error(error)) => Err(io_failed(&self.lock, error)),
+        let mut tries = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file, path: self.lock.clone(), is_ours }),
+                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Locked { place: place(&self.log) });
+                }
+                Err(TryLockError::Error(error)) => return Err(io_failed(&self.lock, error)),
+            }
         }
     }
 
