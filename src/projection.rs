@@ -85,6 +85,7 @@ pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
     sources: Vec<Box<dyn Source<S::Target<P>>>>,
     /// The stored names of events that were given a second handler.
     twice: Vec<&'static str>,
+    #[cfg(feature = "sqlite")]
     schema: Option<&'static str>,
     storage: PhantomData<S>,
 }
@@ -92,7 +93,13 @@ pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
 impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
     pub(crate) fn of_projection() -> Self {
         let (sources, twice) = (Vec::new(), Vec::new());
-        let mut handlers = Self { sources, twice, schema: None, storage: PhantomData };
+        let mut handlers = Self {
+            sources,
+            twice,
+            #[cfg(feature = "sqlite")]
+            schema: None,
+            storage: PhantomData,
+        };
         P::handlers(&mut handlers);
         handlers
     }

@@ -59,6 +59,7 @@ impl StreamId {
     }
 
     /// The stream of this name, read from a log; none if it is not a name that [`new`](Self::new) makes.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn from_stored(name: &str) -> Option<Self> {
         let (category, id) = name.split_once('-')?;
         let valid = !category.is_empty() && !id.is_empty() && name.len() <= Self::MAX_BYTES;

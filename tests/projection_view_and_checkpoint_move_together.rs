@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 
 use bank::*;
 use book::*;
+use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
-use tidings::{App, ConsumerState, StartError, StoreError};
+use tidings::{App, ConsumerState, Handlers, Header, Projection, StartError, StoreError, Tables};
 
 /// Which version of the projection wrote the rows.
 fn versions(connection: &Connection) -> rusqlite::Result<Vec<u32>> {
@@ -131,10 +132,48 @@ async fn a_view_of_another_log_is_refused() {
         started,
         Err(StartError::View { name: "book", source: StoreError::Foreign { .. } })
     ));
+    // So is one whose name the file does not know yet.
+    let builder = App::builder().store(sqlite(&other)).aggregate::<Account>();
+    let started = builder.projection(Newcomer).views(&views).start().await;
+    assert!(matches!(
+        started,
+        Err(StartError::View { name: "newcomer", source: StoreError::Foreign { .. } })
+    ));
     // It was left as it is.
     assert_eq!(rows(), before);
     let app = start::<1>(&mine).await;
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
+    stop(app).await;
+}
+
+/// A projection that no file has seen yet.
+struct Newcomer;
+
+impl Projection for Newcomer {
+    const NAME: &'static str = "newcomer";
+    const VERSION: u32 = 1;
+    type Storage = Tables;
+
+    fn handlers(handlers: &mut Handlers<Self, Tables>) {
+        handlers.on(|_: &Self, _: &Transaction<'_>, _: &Deposited, _: &Header| {});
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_cannot_be_written_is_tried_again_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let app = start::<1>(&path).await;
+    deposits(&app, 0..10).await;
+    level::<1>(&app).await;
+    let other_program = Connection::open(directory.path().join("log.views.db")).unwrap();
+    other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
+    deposits(&app, 10..20).await;
+    let state = || app.status().projections.first().unwrap().state;
+    until("the projection says that it tries again", || state() == ConsumerState::Retrying).await;
+    other_program.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
+    until("the projection is live again", || state() == ConsumerState::Live).await;
     stop(app).await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::fmt;
+#[cfg(feature = "sqlite")]
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -42,6 +43,7 @@ struct Settings {
     arbiters: usize,
     limits: Limits,
     topic_capacity: usize,
+    #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
 }
 
@@ -109,6 +111,7 @@ impl AppBuilder {
                 arbiters: cores.div_ceil(2),
                 limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
+                #[cfg(feature = "sqlite")]
                 views: None,
             },
             aggregates: Vec::new(),
@@ -290,6 +293,7 @@ pub(crate) enum Floor {
     Aggregates,
     Projections,
     /// Projections that write to the views' file: one thread, since the file has one writer.
+    #[cfg(feature = "sqlite")]
     Tables,
 }
 
@@ -321,7 +325,7 @@ impl Building {
         }
         let threads = match floor {
             Floor::Aggregates => self.settings.arbiters,
-            Floor::Projections | Floor::Tables => 1,
+            _ => 1,
         };
         let arbiters = Arc::new(Arbiters::start(threads)?);
         self.arbiters.insert(floor, Arc::clone(&arbiters));

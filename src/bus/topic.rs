@@ -92,22 +92,8 @@ pub struct TopicStatus {
 
 impl<E: Send + Sync + 'static> Topic<E> {
     /// A topic that retains at least the newest `capacity` events. `after` is the head of the log when the app started:
-    /// events up to it never were in the ring.
-    pub(crate) fn new(name: &'static str, capacity: usize, after: Position) -> Self {
-        Self::build(name, capacity, after, None)
-    }
-
-    /// The same with the log that subscribers go back to.
-    pub(crate) fn with_history(
-        name: &'static str,
-        capacity: usize,
-        after: Position,
-        history: History<E>,
-    ) -> Self {
-        Self::build(name, capacity, after, Some(history))
-    }
-
-    fn build(
+    /// events up to it never were in the ring. `history` is the log that subscribers go back to.
+    pub(crate) fn new(
         name: &'static str,
         capacity: usize,
         after: Position,

@@ -75,7 +75,7 @@ impl Topics {
             return topic;
         }
         let history = history(Arc::clone(&self.store));
-        let topic = Topic::<S>::with_history(S::CATEGORY, self.capacity, self.start, history);
+        let topic = Topic::<S>::new(S::CATEGORY, self.capacity, self.start, Some(history));
         self.topics.insert(TypeId::of::<S>(), Box::new(topic.clone()));
         topic
     }

@@ -37,6 +37,9 @@ const FORMAT: i64 = 1;
 /// are looked through again after a restart, which takes a few milliseconds.
 const UNSAVED: u64 = 10_000;
 
+/// How long a write waits for another program that writes to the file, before the projection says that it tries again.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// A view in SQLite tables.
 ///
 /// SQLite's integers are signed, so `rusqlite` takes `i64` and `u32` but no `u64`.
@@ -151,7 +154,7 @@ impl ViewsFile {
                 flags | OpenFlags::SQLITE_OPEN_URI,
             )?,
         };
-        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.busy_timeout(BUSY)?;
         Ok(connection)
     }
 
