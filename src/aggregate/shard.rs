@@ -578,11 +578,17 @@ impl<A: Aggregate> Desk<A> {
         };
         let mut commit = Commit::new();
         if let Verdict::Accepted(events) = verdict {
-            match self.record(&context) {
-                Ok(recorded) => commit.events = recorded,
-                Err(source) => {
+            // The code that writes an event down is the user's, too.
+            match Panic::catch(|| self.record(&context)) {
+                Ok(Ok(recorded)) => commit.events = recorded,
+                Ok(Err(source)) => {
                     let stream = incoming.stream.clone();
                     incoming.answer(Err(SendError::Unwritable { stream, source }));
+                    return;
+                }
+                Err(panic) => {
+                    let answer = Err(panicked(&incoming.stream, &panic));
+                    incoming.answer(answer);
                     return;
                 }
             }
