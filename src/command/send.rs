@@ -98,10 +98,11 @@ impl<C: SentTo> Sending<C> {
         self.with(|incoming| incoming.correlation_id = Some(id))
     }
 
-    /// Names the event that caused the command: its story goes on, and the command's events name it as their cause.
+    /// Names the event that caused the command: its story goes on, unless another one was set with
+    /// [`correlation_id`](Self::correlation_id), and the command's events name it as their cause.
     pub fn caused_by(self, event: &Header) -> Self {
         self.with(|incoming| {
-            incoming.correlation_id = Some(event.correlation_id);
+            incoming.correlation_id.get_or_insert(event.correlation_id);
             incoming.causation_id = Some(CausationId::from_uuid(event.event_id.into()));
         })
     }
