@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use dashmap::DashSet;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use rusqlite::types::{FromSqlResult, ValueRef};
@@ -623,7 +624,8 @@ struct Names {
     met: HashSet<&'static str>,
 }
 
-static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+/// Shared by the readers of all logs, which meet new names at the same time only when they begin.
+static NAMES: LazyLock<DashSet<&'static str>> = LazyLock::new(DashSet::new);
 
 impl Names {
     const MOST: usize = 10_000;
@@ -632,13 +634,14 @@ impl Names {
         if let Some(name) = self.met.get(name) {
             return Cow::Borrowed(name);
         }
-        let mut names = NAMES.lock();
-        let name = match names.get(name) {
-            Some(name) => *name,
-            None if names.len() >= Self::MOST => return Cow::Owned(name.to_owned()),
+        let known = NAMES.get(name).map(|known| *known);
+        let name = match known {
+            Some(name) => name,
+            None if NAMES.len() >= Self::MOST => return Cow::Owned(name.to_owned()),
             None => {
+                // Two readers may both leak their copy; each name is met for the first time only once.
                 let name: &'static str = Box::leak(name.into());
-                names.insert(name);
+                NAMES.insert(name);
                 name
             }
         };
