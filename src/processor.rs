@@ -124,6 +124,11 @@ pub(crate) trait Keeper: Send + 'static {
     /// How many events may be folded in one go.
     const CHUNK: usize;
 
+    /// Whether it can fold now, rather than having to wait for a reader of its view.
+    fn is_free(&self) -> bool {
+        true
+    }
+
     /// Where the view stands.
     fn checkpoint(&self) -> (Position, Timestamp);
 
@@ -304,6 +309,7 @@ impl<K: Keeper> Processor<K> {
                 Some(next) => before(next.header.position),
                 None => through,
             };
+            self.free().await;
             let (sources, routes) = (&self.sources, &self.routes);
             let chunk = self.keeper.keep(&mut |target| {
                 let mut chunk = Chunk { through, time: None, failure: None };
@@ -324,6 +330,13 @@ impl<K: Keeper> Processor<K> {
                 return Ok(());
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until no reader holds the view; others on the same thread go on meanwhile.
+    async fn free(&self) {
+        while !self.keeper.is_free() && *self.wiring.stopping.borrow() != Stopping::Now {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -363,6 +376,7 @@ impl<K: Keeper> Processor<K> {
         loop {
             let head = *self.wiring.head.borrow_and_update();
             while self.position < head.position {
+                self.free().await;
                 if let Step::Behind = self.fold_live(head.position)? {
                     self.leave();
                     return Ok(Step::Behind);

@@ -30,6 +30,7 @@ pub use self::memory::{AtLeast, InMemory, View, ViewRef};
 #[cfg(feature = "sqlite")]
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
 use crate::app::Building;
+use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
 use crate::processor::{ConsumerState, chain};
 use crate::processor::{Progress, Source, Trouble, TypedSource};
@@ -163,6 +164,13 @@ impl HandlerOutcome for () {
     }
 }
 
+/// What `Connection::execute` returns: the number of changed rows, which is dropped.
+impl<E: Into<Box<dyn Error + Send + Sync>>> HandlerOutcome for Result<usize, E> {
+    fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.map(drop).map_err(Into::into)
+    }
+}
+
 impl<E: Into<Box<dyn Error + Send + Sync>>> HandlerOutcome for Result<(), E> {
     fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         self.map_err(Into::into)
@@ -223,8 +231,9 @@ pub struct ProjectionStatus {
     pub position: Position,
     /// How many positions lie between it and the head of the log.
     pub lag_events: u64,
-    /// How much older the last folded event is than the newest one in the log; zero when level.
-    pub lag_age: Duration,
+    /// How much older the last folded event is than the newest one in the log; zero when level, none before the first event
+    /// was folded.
+    pub lag_age: Option<Duration>,
     /// What keeps it from going on, with all causes.
     pub trouble: Option<String>,
 }
@@ -242,8 +251,9 @@ impl ProjectionStatus {
             position: progress.position,
             lag_events,
             lag_age: match lag_events {
-                0 => Duration::ZERO,
-                _ => progress.time.until(head.time),
+                0 => Some(Duration::ZERO),
+                _ if progress.time == Timestamp::default() => None,
+                _ => Some(progress.time.until(head.time)),
             },
             trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
         }

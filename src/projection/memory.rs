@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{ArcRwLockReadGuard, RawRwLock, RwLock};
 use tokio::sync::watch;
 
 use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached};
@@ -78,6 +78,11 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
     /// How long a reader may have to wait for the fold: some tens of microseconds.
     const CHUNK: usize = 256;
 
+    /// Waits a millisecond at most: a guard that is held for long must not hold up the other projections of the thread.
+    fn is_free(&self) -> bool {
+        self.folded.try_write_for(Duration::from_millis(1)).is_some()
+    }
+
     fn checkpoint(&self) -> (Position, Timestamp) {
         let folded = self.folded.read();
         (folded.position, folded.time)
@@ -124,9 +129,10 @@ impl<P: Projection> fmt::Debug for View<P> {
 impl<P: Projection> View<P> {
     /// The view as it stands, which may be behind the log.
     ///
-    /// While the guard lives the projection cannot fold: read what you need and drop it.
-    pub fn read(&self) -> ViewRef<'_, P> {
-        ViewRef { folded: self.folded.read() }
+    /// While the guard lives this projection cannot fold, and other readers may have to wait: read what you need and drop it,
+    /// before the next `.await`.
+    pub fn read(&self) -> ViewRef<P> {
+        ViewRef { folded: RwLock::read_arc(&self.folded) }
     }
 
     /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
@@ -138,20 +144,20 @@ impl<P: Projection> View<P> {
     ///
     /// # Cancel safety
     /// Waiting changes nothing; it can be dropped at any time.
-    pub fn at_least(&self, position: Position) -> AtLeast<'_, P> {
-        AtLeast { view: self, position, patience: PATIENCE }
+    pub fn at_least(&self, position: Position) -> AtLeast<P> {
+        AtLeast { view: self.clone(), position, patience: PATIENCE }
     }
 }
 
 /// A read that waits for its position; await it.
 #[must_use = "a read does nothing unless it is awaited"]
-pub struct AtLeast<'a, P> {
-    view: &'a View<P>,
+pub struct AtLeast<P> {
+    view: View<P>,
     position: Position,
     patience: Duration,
 }
 
-impl<P> AtLeast<'_, P> {
+impl<P> AtLeast<P> {
     /// Waits for this long at most.
     pub fn timeout(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -159,7 +165,7 @@ impl<P> AtLeast<'_, P> {
     }
 }
 
-impl<P> fmt::Debug for AtLeast<'_, P> {
+impl<P> fmt::Debug for AtLeast<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtLeast")
             .field("position", &self.position)
@@ -168,9 +174,9 @@ impl<P> fmt::Debug for AtLeast<'_, P> {
     }
 }
 
-impl<'a, P: Projection> IntoFuture for AtLeast<'a, P> {
-    type Output = Result<ViewRef<'a, P>, ViewError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+impl<P: Projection> IntoFuture for AtLeast<P> {
+    type Output = Result<ViewRef<P>, ViewError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
@@ -182,18 +188,18 @@ impl<'a, P: Projection> IntoFuture for AtLeast<'a, P> {
 }
 
 /// A view that is being read. Dereferences to the projection.
-pub struct ViewRef<'a, P> {
-    folded: RwLockReadGuard<'a, Folded<P>>,
+pub struct ViewRef<P> {
+    folded: ArcRwLockReadGuard<RawRwLock, Folded<P>>,
 }
 
-impl<P> ViewRef<'_, P> {
+impl<P> ViewRef<P> {
     /// The position up to which every event is folded into what is read here.
     pub fn position(&self) -> Position {
         self.folded.position
     }
 }
 
-impl<P> Deref for ViewRef<'_, P> {
+impl<P> Deref for ViewRef<P> {
     type Target = P;
 
     fn deref(&self) -> &P {
@@ -201,7 +207,7 @@ impl<P> Deref for ViewRef<'_, P> {
     }
 }
 
-impl<P> fmt::Debug for ViewRef<'_, P> {
+impl<P> fmt::Debug for ViewRef<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ViewRef").field("position", &self.position()).finish_non_exhaustive()
     }
