@@ -102,7 +102,7 @@ impl Receipt {
     /// The versions that the command appended; an empty range if none.
     pub fn versions(&self) -> RangeInclusive<u64> {
         let last = self.version.as_u64();
-        last + 1 - u64::from(self.events)..=last
+        (last + 1).saturating_sub(u64::from(self.events))..=last
     }
 }
 

@@ -40,7 +40,7 @@ use crate::telemetry;
 const MAX_GROUP: usize = 4_096;
 
 /// The first and the longest pause before the log is read again for what was not published.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
 /// What one shard decided in one go.
 pub(crate) trait Turn: Send {

@@ -119,13 +119,46 @@ fn an_index_of_another_log_is_written_anew() {
     assert!(log.commit(&mut [check(command)]).unwrap()[0].is_ok());
     drop(log);
     drop(Sqlite::open(&other).unwrap());
-    for foreign in ["other.index.db", "other.db"] {
-        std::fs::copy(directory.path().join(foreign), directory.path().join("ours.index.db"))
-            .unwrap();
-        knows(&ours, command);
-    }
-    std::fs::write(directory.path().join("ours.index.db"), "no database at all").unwrap();
+    let index = directory.path().join("ours.index.db");
+    std::fs::copy(directory.path().join("other.index.db"), &index).unwrap();
     knows(&ours, command);
+    // Nothing was written into it before its program was killed.
+    std::fs::write(&index, "").unwrap();
+    knows(&ours, command);
+}
+
+#[test]
+fn a_file_that_has_the_name_of_the_index_and_is_none_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ours = directory.path().join("ours.db");
+    let index = directory.path().join("ours.index.db");
+    // Another log could be named like that.
+    let command = CommandId::from_name("first");
+    let log = Sqlite::open(&index).unwrap();
+    assert!(log.commit(&mut [check(command)]).unwrap()[0].is_ok());
+    drop(log);
+    assert!(matches!(Sqlite::open(&ours), Err(StoreError::Foreign { .. })));
+    knows(&index, command);
+    std::fs::remove_file(&index).unwrap();
+    std::fs::write(&index, "no database at all").unwrap();
+    assert!(matches!(Sqlite::open(&ours), Err(StoreError::Foreign { .. })));
+    assert_eq!(std::fs::read_to_string(&index).unwrap(), "no database at all");
+}
+
+#[test]
+fn a_closed_log_is_one_file_that_can_be_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let log = Sqlite::open(&path).unwrap();
+    let command = CommandId::from_name("first");
+    assert!(log.commit(&mut [check(command)]).unwrap()[0].is_ok());
+    assert!(log.find_command(command).unwrap().is_some());
+    log.read_log(tidings::Position::START, &tidings::Filter::All, 10).unwrap();
+    drop(log);
+    assert!(!directory.path().join("log.db-wal").exists());
+    let copy = directory.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    knows(&copy, command);
 }
 
 #[test]

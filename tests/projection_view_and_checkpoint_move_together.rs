@@ -178,6 +178,18 @@ async fn a_view_that_cannot_be_written_is_tried_again_until_it_can() {
 }
 
 #[tokio::test]
+async fn a_views_file_that_was_only_begun_is_begun_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let views = Connection::open(directory.path().join("log.views.db")).unwrap();
+    views.pragma_update(None, "journal_mode", "WAL").unwrap();
+    drop(views);
+    let app = start::<1>(&directory.path().join("log.db")).await;
+    deposits(&app, 0..10).await;
+    assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
+    stop(app).await;
+}
+
+#[tokio::test]
 async fn a_table_view_beside_a_log_in_memory_works_too() {
     let builder = App::builder().store(tidings::Memory::new()).aggregate::<Account>();
     let app = builder.projection(Passbook::<1>).start().await.unwrap();

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::running::{Parts, Running};
-use super::{App, Gauges, Inner};
+use super::{App, Gauges, Inner, SHUTDOWN};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
@@ -80,7 +80,7 @@ pub enum StartError {
         event: &'static str,
     },
     /// Two sets hold events with the same stored name, so that a reader of the log could not tell them apart.
-    #[error("event name {0:?} is used by two aggregates: rename one of them")]
+    #[error("event name {0:?} is used by two sets of events: rename one of them")]
     NameTwice(&'static str),
     /// The log cannot be read.
     #[error("the log cannot be read")]
@@ -224,7 +224,7 @@ impl AppBuilder {
             processors: Vec::new(),
             directories: HashMap::new(),
             views: HashMap::new(),
-            names: HashSet::new(),
+            names: HashMap::new(),
             shard_gauges: Vec::new(),
             projection_gauges: Vec::new(),
         };
@@ -237,7 +237,9 @@ impl AppBuilder {
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
         // From here on, dropping `running` ends what was started.
-        let running = Running::new(Parts {
+        // The last way to the sequencer but those of the shards: it ends when they have ended.
+        drop(building.sequencer);
+        let mut running = Running::new(Parts {
             closing: building.closing,
             stopping: building.stopping,
             shards: building.shards,
@@ -246,7 +248,15 @@ impl AppBuilder {
             topics: Arc::clone(&topics),
             arbiters: building.arbiters.into_values().collect(),
         });
-        started?;
+        if let Err(error) = started {
+            running.end(SHUTDOWN);
+            if let Some(ending) = running.take_ending()
+                && ending.join().is_err()
+            {
+                tracing::error!("an app that could not be started did not end in order");
+            }
+            return Err(error);
+        }
         Ok(App {
             inner: Arc::new(Inner {
                 store,
@@ -312,8 +322,8 @@ pub struct Building {
     processors: Vec<(&'static str, ActorHandle)>,
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-    /// The stored names of the events of all aggregates.
-    names: HashSet<&'static str>,
+    /// The stored names of all events, each with the set that it belongs to.
+    names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
 }
@@ -332,15 +342,21 @@ impl Building {
         Ok(arbiters)
     }
 
+    /// Keeps two sets from using the same stored name.
+    fn claim(&mut self, set: TypeId, names: &[&'static str]) -> Result<(), StartError> {
+        match names.iter().find(|name| *self.names.entry(name).or_insert(set) != set) {
+            Some(name) => Err(StartError::NameTwice(name)),
+            None => Ok(()),
+        }
+    }
+
     fn start_aggregate<A: Aggregate>(&mut self) -> Result<(), StartError> {
         if self.shard_gauges.iter().any(|(category, _)| *category == A::CATEGORY) {
             return Err(StartError::CategoryTwice(A::CATEGORY));
         }
         StreamId::new(A::CATEGORY, "1")
             .map_err(|source| StartError::Category { category: A::CATEGORY, source })?;
-        if let Some(name) = A::Event::NAMES.iter().find(|name| !self.names.insert(name)) {
-            return Err(StartError::NameTwice(name));
-        }
+        self.claim(TypeId::of::<A::Event>(), A::Event::NAMES)?;
         let arbiters = self.arbiters(Floor::Aggregates)?;
         let topic = self.topics.of::<A::Event>();
         let Some(sequencer) = self.sequencer.clone() else {
@@ -395,6 +411,8 @@ impl Building {
             return Err(StartError::NoHandlers(P::NAME));
         }
         for source in &mut sources {
+            let (set, names) = source.set();
+            self.claim(set, names)?;
             source.connect(&mut self.topics);
         }
         let (position, time) = keeper.checkpoint();

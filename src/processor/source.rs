@@ -1,6 +1,6 @@
 //! One topic of a processor, with the handlers for its events.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::error::Error;
 use std::ops::ControlFlow;
 
@@ -18,6 +18,9 @@ use crate::telemetry;
 pub(crate) trait Source<T>: Send {
     /// The stored names of the events that have a handler.
     fn names(&self) -> Vec<&'static str>;
+
+    /// The set of events, with the stored names of all of them.
+    fn set(&self) -> (TypeId, &'static [&'static str]);
 
     /// Finds the topic.
     fn connect(&mut self, topics: &mut Topics);
@@ -76,6 +79,10 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     fn names(&self) -> Vec<&'static str> {
         let named = S::NAMES.iter().zip(&self.handlers);
         named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
+    }
+
+    fn set(&self) -> (TypeId, &'static [&'static str]) {
+        (TypeId::of::<S>(), S::NAMES)
     }
 
     fn connect(&mut self, topics: &mut Topics) {

@@ -161,18 +161,20 @@ impl ViewsFile {
     /// Opens the file for writing, and makes it one of views if it is new.
     fn open(&self) -> Result<Connection, StoreError> {
         let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let connection = self.connect(access).map_err(|error| self.failed(error))?;
+        let mut connection = self.connect(access).map_err(|error| self.failed(error))?;
         let number = |pragma: &str| {
             connection
                 .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
                 .map_err(|error| self.failed(error))
         };
-        let (application, format, pages) =
-            (number("application_id")?, number("user_version")?, number("page_count")?);
-        if pages > 0 && application != APPLICATION_ID {
+        let (application, format) = (number("application_id")?, number("user_version")?);
+        let tables = objects(&connection).map_err(|error| self.failed(error))?;
+        // A file without stamps and tables is new, or was begun by a program that was killed.
+        let is_new = (application, format) == (0, 0) && tables.is_empty();
+        if !is_new && application != APPLICATION_ID {
             return Err(StoreError::Foreign { place: self.to_string(), kind: "file of views" });
         }
-        if pages > 0 && format != FORMAT {
+        if !is_new && format != FORMAT {
             return Err(StoreError::Format {
                 place: self.to_string(),
                 found: format,
@@ -180,11 +182,12 @@ impl ViewsFile {
                 advice: "delete the file to have its views built anew from the log",
             });
         }
-        connection
-            .execute_batch(&format!(
-                "PRAGMA journal_mode = WAL;
-                 PRAGMA synchronous = NORMAL;
-                 PRAGMA application_id = {APPLICATION_ID};
+        let begin = |connection: &mut Connection| {
+            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID};
                  PRAGMA user_version = {FORMAT};
                  CREATE TABLE IF NOT EXISTS tidings_views (
                      name TEXT PRIMARY KEY,
@@ -195,8 +198,10 @@ impl ViewsFile {
                      position INTEGER NOT NULL,
                      time INTEGER NOT NULL
                  ) WITHOUT ROWID;"
-            ))
-            .map_err(|error| self.failed(error))?;
+            ))?;
+            transaction.commit()
+        };
+        begin(&mut connection).map_err(|error| self.failed(error))?;
         Ok(connection)
     }
 

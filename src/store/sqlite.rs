@@ -327,6 +327,13 @@ fn open_index(
                 .to_owned()
         }
     };
+    // What is not ours is not ours to delete, though it bears the name that the index should have.
+    if !files.index_is_ours()? {
+        return Err(StoreError::Foreign {
+            place: files.index.display().to_string(),
+            kind: "index; move it away to have one written",
+        });
+    }
     tracing::warn!(index = %files.index.display(), why, "writing the index anew");
     files.delete_index()?;
     IndexWriter::open(&files.index, identity.log_id)

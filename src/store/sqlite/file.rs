@@ -142,6 +142,32 @@ impl Files {
         }
     }
 
+    /// Whether the file in the place of the index may be deleted: it bears the stamp of an index, or holds nothing yet.
+    pub(super) fn index_is_ours(&self) -> Result<bool, StoreError> {
+        let refused = |error| io_failed(&self.index, error);
+        let mut file = match File::open(&self.index) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(refused(error)),
+        };
+        let bytes = file.metadata().map_err(refused)?.len();
+        if bytes == 0 {
+            return Ok(true);
+        }
+        // The database header, <https://www.sqlite.org/fileformat2.html#the_database_header>.
+        let mut header = [0; 100];
+        let read = io::Read::read(&mut file, &mut header).map_err(refused)?;
+        let field = |at: usize| {
+            let field = header.get(at..at + 4).and_then(|field| field.try_into().ok());
+            i64::from(u32::from_be_bytes(field.unwrap_or_default()))
+        };
+        let is_database = read == header.len() && header.starts_with(b"SQLite format 3\0");
+        let (pages, application) = (field(28), field(68));
+        // A database of one page without a stamp is one whose first transaction never came to its end.
+        let is_begun = application == 0 && pages <= 1;
+        Ok(is_database && (application == super::index::APPLICATION || is_begun))
+    }
+
     pub(super) fn delete_index(&self) -> Result<(), StoreError> {
         for path in [self.index.clone(), beside(&self.index, "-wal"), beside(&self.index, "-shm")] {
             match std::fs::remove_file(&path) {

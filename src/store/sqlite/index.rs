@@ -14,7 +14,7 @@ use crate::id::CommandId;
 use crate::store::StoreError;
 
 /// "Tidx": tells an index from a log and from the files of other programs.
-const APPLICATION: i64 = 0x5469_6478;
+pub(super) const APPLICATION: i64 = 0x5469_6478;
 const FORMAT: i64 = 1;
 
 /// 16 MiB: the inner pages and a good part of the leaves of a million heads.
