@@ -255,7 +255,7 @@ impl Engine {
                 self.group.clear();
                 let error = Arc::new(error);
                 for (turn, _) in self.turns.drain(..) {
-                    turn.failed(Arc::clone(&error));
+                    contain(|| turn.failed(Arc::clone(&error)));
                 }
                 // It may have been written all the same. If this fails too, the next commit brings it to light.
                 if let Ok(Ok(written)) = Panic::catch(|| self.store.head()) {
@@ -289,7 +289,10 @@ impl Engine {
         let published = time.is_some();
         let mut outcomes = self.group.drain(..).zip(outcomes);
         for (turn, commits) in &mut self.turns {
-            turn.committed(&mut outcomes.by_ref().take(*commits));
+            let mut outcomes = outcomes.by_ref().take(*commits);
+            contain(|| turn.committed(&mut outcomes));
+            // Whatever it left: the next turn's stand behind them.
+            outcomes.for_each(drop);
         }
         drop(outcomes);
         if let Some(position) = position
@@ -304,7 +307,7 @@ impl Engine {
             });
         }
         for (turn, _) in self.turns.drain(..) {
-            turn.answer();
+            contain(|| turn.answer());
         }
     }
 
@@ -351,5 +354,15 @@ impl Engine {
             }
             self.head.send_replace(reached);
         }
+    }
+}
+
+/// Keeps a panic in a turn from the others: the code that drops a command or an event is the user's.
+fn contain(step: impl FnOnce()) {
+    if let Err(panic) = Panic::catch(step) {
+        error!(
+            panic = &*panic.message,
+            "a turn panicked; its callers are told that the app is gone"
+        );
     }
 }

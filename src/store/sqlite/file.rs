@@ -364,3 +364,16 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn own_id(event: EventId, command: Option<CommandId>) -> Uuid {
     command.map_or_else(|| event.into(), Uuid::from)
 }
+
+/// Moves all of the write-ahead log into the database, synced, and begins it anew.
+pub(super) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let is_busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    match is_busy {
+        false => Ok(()),
+        true => Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+            Some("a reader holds the write-ahead log".to_owned()),
+        )),
+    }
+}

@@ -112,6 +112,9 @@ impl Writer {
         if !is_same {
             return Err(damaged(path, "another file has taken its place".to_owned()));
         }
+        // A sync that failed may have left frames in the write-ahead log that are not on the disk and never will be, and what is
+        // written behind them would be lost with them. So nothing is: it begins anew.
+        file::empty_wal(&log).map_err(|error| failed(path, error))?;
         let mut late = Generation { through: self.through, ..Generation::default() };
         catch_up(&log, &self.shared, &mut late, &mut |_| Ok(()))?;
         let mut tail = self.shared.tail.write();

@@ -1,0 +1,54 @@
+//! Handles can be sent to other threads and shared with them.
+
+use tidings::{App, InMemory, Memory, Receipt, Sending, Sqlite, TableView, Topic, View};
+use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
+
+#[derive(Event, serde::Serialize, serde::Deserialize)]
+#[event(name = "door.opened")]
+struct Opened;
+
+#[derive(Command, Clone)]
+struct Open;
+
+#[derive(Default)]
+struct Door;
+
+#[aggregate(category = "door", events = DoorEvent)]
+impl Door {
+    #[command]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+struct Openings;
+
+impl Projection for Openings {
+    const NAME: &'static str = "openings";
+    const VERSION: u32 = 1;
+    type Storage = InMemory;
+
+    fn handlers(handlers: &mut tidings::Handlers<Self, InMemory>) {
+        handlers.on(|_: &mut Self, _: &Opened, _: &Header| {});
+    }
+}
+
+fn shared<T: Send + Sync + 'static>() {}
+fn sent<T: Send + 'static>() {}
+
+#[test]
+fn handles_are_send_and_sync() {
+    shared::<App>();
+    shared::<AppStatus>();
+    shared::<Memory>();
+    shared::<Sqlite>();
+    shared::<Box<dyn EventStore>>();
+    shared::<StoreError>();
+    shared::<Receipt>();
+    shared::<Topic<DoorEvent>>();
+    shared::<View<Openings>>();
+    shared::<TableView<Openings>>();
+    sent::<Sending<Open>>();
+}
