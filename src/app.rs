@@ -38,6 +38,9 @@ use crate::stream::Position;
 const SHUTDOWN: Duration = Duration::from_secs(30);
 
 /// A running app; a handle to it.
+///
+/// Cloning is cheap: give clones to whoever sends or reads. Call [`shutdown`](Self::shutdown) to end it and to wait for
+/// that; when the last clone is dropped without it, the same happens in the background.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
@@ -152,6 +155,8 @@ impl App {
 
     /// Ends the app in order: takes no more commands, answers those that it has, lets the projections come level with the
     /// log, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
+    ///
+    /// The log's file stays open, and locked, until the last clone of the app is dropped.
     ///
     /// # Errors
     /// [`ShutdownError`] if something did not end within `deadline`, or ended with a panic. What is committed is safe all the

@@ -21,6 +21,11 @@ use crate::stream::{Position, StreamId, Version};
 ///
 /// Derive it with `#[derive(Event)]`. The stored name and the schema version stand apart from the Rust name, so that the
 /// type can be renamed while the log stays readable.
+///
+/// # Changing an event
+/// Add a field with `#[serde(default)]` and leave the version alone: stored events without it stay readable. A raised version
+/// makes stored events of the older one unreadable to the type; for another shape add another event, and keep applying
+/// the old one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",

@@ -86,12 +86,9 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 ///     cents: i64,
 /// }
 ///
-/// #[derive(Debug)]
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("overdrawn")]
 /// struct Overdrawn;
-/// # impl std::fmt::Display for Overdrawn {
-/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("overdrawn") }
-/// # }
-/// # impl std::error::Error for Overdrawn {}
 ///
 /// #[derive(Default)]
 /// struct Account {

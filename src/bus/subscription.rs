@@ -77,6 +77,10 @@ pub enum SubscriptionError {
 ///
 /// It never slows the publisher. One that falls further behind than the topic retains reads on in the log, in pages on
 /// a thread that may block, and comes back to the ring when it is level.
+///
+/// To send a command because of an event, name the event as its [cause](crate::Sending::caused_by) and derive the command's
+/// id from it, as in `CommandId::from_name(&format!("reserve/{}", envelope.event_id))`: seen again after a restart from an
+/// older position, it changes nothing. It is no `Stream`, since a batch is lent, not given.
 #[must_use = "dropping a subscription unsubscribes"]
 pub struct Subscription<E: Send + Sync + 'static> {
     reader: Reader<E>,

@@ -86,6 +86,11 @@ impl<C: SentTo> Sending<C> {
 
     /// Gives the command an id from outside, such as that of a request: sent again with the same id, it changes nothing and
     /// gets the first receipt, for ever.
+    ///
+    /// One id is one command: give each command of a request its own, as in
+    /// `CommandId::from_name(&format!("{request}/pay"))`. Ids are known across all aggregates; sent to another one, an id is
+    /// refused with [`SendError::CommandIdReused`]. That the command itself is the same is not checked. A rejection is not
+    /// remembered: the same id is then decided again.
     pub fn command_id(self, id: CommandId) -> Self {
         self.with(|incoming| {
             incoming.command_id = id;

@@ -42,7 +42,58 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// A view in SQLite tables.
 ///
-/// SQLite's integers are signed, so `rusqlite` takes `i64` and `u32` but no `u64`.
+/// All views of an app share one database, so the names of their tables must differ. SQLite's integers are signed, so
+/// `rusqlite` takes `i64` and `u32` but no `u64`.
+///
+/// # Examples
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::sqlite::Transaction;
+/// use tidings::sqlite::rusqlite::{Connection, Result};
+/// use tidings::{App, Command, Event, Memory, aggregate, projection};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "till.sold")]
+/// struct Sold { cents: i64 }
+///
+/// #[derive(Command, Clone)]
+/// struct Sell { cents: i64 }
+///
+/// #[derive(Default)]
+/// struct Till;
+///
+/// #[aggregate(category = "till", events = TillEvent)]
+/// impl Till {
+///     #[command]
+///     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+///     #[apply]
+///     fn sold(&mut self, _: &Sold) {}
+/// }
+///
+/// struct Sales;
+///
+/// #[projection(name = "sales", version = 1, schema = "CREATE TABLE sales (cents INTEGER NOT NULL)")]
+/// impl Sales {
+///     #[on]
+///     fn sold(&self, tx: &Transaction<'_>, event: &Sold) -> Result<usize> {
+///         tx.execute("INSERT INTO sales VALUES (?1)", [event.cents])
+///     }
+///
+///     fn total(db: &Connection) -> Result<i64> {
+///         db.query_row("SELECT sum(cents) FROM sales", [], |row| row.get(0))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+/// let app = App::builder().store(Memory::new()).aggregate::<Till>().projection(Sales).start().await?;
+/// let receipt = app.send("1", Sell { cents: 250 }).await?;
+/// let sales = app.view::<Sales>().at_least(receipt.position).await?;
+/// assert_eq!(sales.query(Sales::total).await?, 250);
+/// app.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Tables;
 
