@@ -89,9 +89,6 @@ pub enum Trouble {
     /// A handler committed or rolled back the transaction that it was given.
     #[error("a handler ended the transaction that it was given")]
     EndedTransaction,
-    /// The framework's own code panicked.
-    #[error("its actor panicked: {0}")]
-    Panicked(String),
 }
 
 /// The text of an error with all its causes.
