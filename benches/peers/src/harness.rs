@@ -165,16 +165,10 @@ pub(crate) fn retry<T>(mut attempt: impl FnMut() -> Result<(), T>) {
 
 /// Publishes `events` of a lane one by one; the first lane marks the half.
 #[inline]
-pub(crate) fn publish_all(
-    publisher: &mut impl Publish,
-    gate: &mut Gate,
-    lane: u64,
-    events: u64,
-    meter: &Meter,
-) {
+pub(crate) fn publish_all(publisher: &mut impl Publish, gate: &mut Gate, lane: u64, events: u64) {
     for number in 1..=events {
         if lane == 0 && number == events / 2 {
-            meter.half();
+            Meter::half();
         }
         gate.pass(number);
         publisher.publish(Event::nth(lane, number));
@@ -201,31 +195,36 @@ pub(crate) struct Run {
     pub(crate) bytes: u64,
 }
 
-/// Measures a run from its creation to its end.
+/// Measures a run from its creation to its end. There is one at a time.
 pub(crate) struct Meter {
     begin: Instant,
-    allocations: AtomicU64,
-    bytes: AtomicU64,
 }
+
+/// What was counted when everything was warm.
+static WARM_ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static WARM_BYTES: AtomicU64 = AtomicU64::new(0);
 
 impl Meter {
     pub(crate) fn start() -> Self {
-        Self { begin: Instant::now(), allocations: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self::half();
+        Self { begin: Instant::now() }
     }
 
-    /// Allocations count from here.
+    /// Half of the events are published: allocations count from here.
     #[cold]
-    pub(crate) fn half(&self) {
-        self.allocations.store(ALLOCATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.bytes.store(BYTES.load(Ordering::Relaxed), Ordering::Relaxed);
+    pub(crate) fn half() {
+        WARM_ALLOCATIONS.store(ALLOCATIONS.load(Ordering::Relaxed), Ordering::Relaxed);
+        WARM_BYTES.store(BYTES.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    pub(crate) fn end(&self) -> Run {
+    pub(crate) fn end(self) -> Run {
+        let since = |now: &AtomicU64, warm: &AtomicU64| {
+            now.load(Ordering::Relaxed) - warm.load(Ordering::Relaxed)
+        };
         Run {
             elapsed: self.begin.elapsed(),
-            allocations: ALLOCATIONS.load(Ordering::Relaxed)
-                - self.allocations.load(Ordering::Relaxed),
-            bytes: BYTES.load(Ordering::Relaxed) - self.bytes.load(Ordering::Relaxed),
+            allocations: since(&ALLOCATIONS, &WARM_ALLOCATIONS),
+            bytes: since(&BYTES, &WARM_BYTES),
         }
     }
 }

@@ -16,6 +16,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::harness::{counting, median};
 use crate::report::{Form, Row};
 use crate::seats::Seats;
+use crate::workloads::latency::Latency;
 use crate::workloads::{Section, Subject, fan_out, latency};
 
 const USAGE: &str = "\
@@ -47,7 +48,7 @@ impl Options {
             svg: None,
             rounds: 5,
             run: Duration::from_millis(100),
-            latency_run: Duration::from_millis(1_500),
+            latency_run: Duration::from_secs(1),
             word: None,
         };
         let mut arguments = Parser::from_env();
@@ -59,7 +60,7 @@ impl Options {
                 Arg::Long("quick") => {
                     options.rounds = 3;
                     options.run = Duration::from_millis(30);
-                    options.latency_run = Duration::from_millis(400);
+                    options.latency_run = Duration::from_millis(200);
                 }
                 Arg::Long("help") => {
                     println!("{USAGE}");
@@ -98,12 +99,17 @@ fn main() -> Result<(), lexopt::Error> {
         let title = latency::title(rate);
         let mut subjects = latency::subjects();
         subjects.retain(|subject| options.wants(&title, subject.name));
+        let mut rounds = vec![Vec::new(); subjects.len()];
+        for _ in 0..latency::ROUNDS {
+            for (subject, rounds) in subjects.iter().zip(&mut rounds) {
+                rounds.push((subject.run)(&seats, rate, options.latency_run));
+            }
+        }
         if !subjects.is_empty() {
             options.form.latency_head(&title);
         }
-        for subject in subjects {
-            let latency = (subject.run)(&seats, rate, options.latency_run);
-            options.form.latency(&title, subject.name, &latency);
+        for (subject, rounds) in subjects.iter().zip(&rounds) {
+            options.form.latency(&title, subject.name, &Latency::of_rounds(rounds));
         }
     }
     seats.close();
@@ -148,6 +154,9 @@ fn measure(seats: &Seats, section: &Section, options: &Options) -> Vec<Row> {
         let row = Row {
             subject: subject.name,
             per_second: median(rates.iter().copied()),
+            between: rates
+                .iter()
+                .fold((f64::INFINITY, 0.0), |(low, high), &rate| (rate.min(low), rate.max(high))),
             ratio: median(rates.iter().zip(&baseline).map(|(rate, baseline)| rate / baseline)),
             baseline_per_second: median(baseline.iter().copied()),
             allocations_per_event: counted.allocations as f64 / warm,

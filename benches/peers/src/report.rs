@@ -10,6 +10,8 @@ use crate::workloads::latency::Latency;
 pub(crate) struct Row {
     pub(crate) subject: &'static str,
     pub(crate) per_second: f64,
+    /// The slowest and the fastest round.
+    pub(crate) between: (f64, f64),
     /// The median of the rounds' ratios, not the ratio of the medians.
     pub(crate) ratio: f64,
     pub(crate) baseline_per_second: f64,
@@ -39,6 +41,13 @@ impl Unit {
         }
     }
 
+    fn digits(self) -> usize {
+        match self {
+            Self::Millions(_) => 2,
+            Self::Ones(_) => 0,
+        }
+    }
+
     fn each(self) -> (&'static str, f64) {
         match self {
             Self::Millions(_) => ("ns each", 1e9),
@@ -53,8 +62,8 @@ impl Form {
             println!("\n{title} (ratio to {baseline})");
             let (rate, (each, _)) = (unit.rate(), unit.each());
             println!(
-                "{:42} {rate:>18} {each:>9} {:>7} {:>12} {:>11}",
-                "", "ratio", "allocs/event", "bytes/event"
+                "{:42} {rate:>18} {:>17} {each:>9} {:>7} {:>12} {:>11}",
+                "", "rounds between", "ratio", "allocs/event", "bytes/event"
             );
         }
     }
@@ -63,14 +72,17 @@ impl Form {
         let Row { subject, per_second, ratio, allocations_per_event, bytes_per_event, .. } = row;
         let (value, rate) = (unit.scaled(*per_second), unit.rate());
         let each = unit.each().1 / per_second;
+        let (low, high) = (unit.scaled(row.between.0), unit.scaled(row.between.1));
         match self {
             Self::Table => println!(
-                "{subject:42} {value:>18.2} {each:>9.2} {ratio:>7.2} {allocations_per_event:>12.3} \
-                 {bytes_per_event:>11.1}"
+                "{subject:42} {value:>18.*} {:>17} {each:>9.2} {ratio:>7.2} \
+                 {allocations_per_event:>12.3} {bytes_per_event:>11.1}",
+                unit.digits(),
+                format!("{low:.*}–{high:.*}", unit.digits(), unit.digits()),
             ),
             Self::Json => println!(
                 "{{\"bench\":\"peers\",\"case\":\"{title}: {subject}\",\"value\":{value:.3},\
-                 \"unit\":\"{rate}\",\"each\":{each:.3},\"baseline\":{:.3},\"ratio\":{ratio:.3},\
+                 \"unit\":\"{rate}\",\"low\":{low:.3},\"high\":{high:.3},\"each\":{each:.3},\"baseline\":{:.3},\"ratio\":{ratio:.3},\
                  \"allocations_per_event\":{allocations_per_event:.4},\
                  \"bytes_per_event\":{bytes_per_event:.2}}}",
                 unit.scaled(row.baseline_per_second),
@@ -82,17 +94,13 @@ impl Form {
 
     pub(crate) fn latency_head(self, title: &str) {
         if let Self::Table = self {
-            println!("\n{title} (µs after the intended time)");
+            println!("\n{title} offered (µs after the intended time)");
             println!("{:42} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p99", "p99.9", "max");
         }
     }
 
     pub(crate) fn latency(self, title: &str, subject: &str, latency: &Latency) {
-        let histogram = &latency.histogram;
-        let micros = |nanos: u64| nanos as f64 / 1e3;
-        let at = |quantile| micros(histogram.value_at_quantile(quantile));
-        let (p50, p99, p999, max) = (at(0.5), at(0.99), at(0.999), micros(histogram.max()));
-        let sustained = latency.sustained;
+        let Latency { p50, p99, p999, max, sustained } = *latency;
         match self {
             Self::Table => println!(
                 "{subject:42} {p50:>9.1} {p99:>9.1} {p999:>9.1} {max:>9.1}  {}",

@@ -5,13 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use actix::{Arbiter, ArbiterHandle, System};
+use core_affinity::CoreId;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Two places for subscribers beside the main thread. Nothing wakes the threads of the seat that a case does not use.
+/// Places for subscribers beside the main thread. Nothing wakes the threads of a seat that a case does not use.
 pub(crate) struct Seats {
+    /// Where subscribers run.
     pub(crate) first: Seat,
-    pub(crate) second: Seat,
+    /// Two seats on a core each: two threads that wait for each other would share one in some runs and not in others.
+    pub(crate) apart: [Seat; 2],
     system: System,
     threads: Vec<JoinHandle<()>>,
 }
@@ -20,6 +23,7 @@ pub(crate) struct Seats {
 pub(crate) struct Seat {
     pub(crate) arbiter: ArbiterHandle,
     pub(crate) runtime: Handle,
+    core: Option<CoreId>,
     /// Ends the runtime's thread when it is dropped.
     _until: oneshot::Sender<()>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
@@ -31,23 +35,23 @@ impl Seats {
     /// system's own arbiter is the first seat, because the broker always runs there.
     pub(crate) fn new() -> Self {
         let (started, ready) = mpsc::channel();
-        let system = thread::spawn(move || {
+        let runner = thread::spawn(move || {
             let runner = System::new();
             started.send(System::current()).expect("the seats wait");
             runner.run().expect("the system ended in order");
         });
-        let current = ready.recv().expect("the system starts");
-        System::set_current(current.clone());
-        let second = Arbiter::new();
-        let (first_seat, first_thread) = Seat::new(current.arbiter().clone());
-        let (second_seat, second_thread) = Seat::new(second.handle());
-        let arbiter = thread::spawn(move || second.join().expect("the arbiter ended in order"));
-        Self {
-            first: first_seat,
-            second: second_seat,
-            system: current,
-            threads: vec![system, arbiter, first_thread, second_thread],
-        }
+        let system = ready.recv().expect("the system starts");
+        System::set_current(system.clone());
+        let mut threads = vec![runner];
+        let first = Seat::new(system.arbiter().clone(), None, &mut threads);
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let apart = [cores.first(), cores.get(1)].map(|core| {
+            let arbiter = Arbiter::new();
+            let seat = Seat::new(arbiter.handle(), core.copied(), &mut threads);
+            threads.push(thread::spawn(move || arbiter.join().expect("it ended in order")));
+            seat
+        });
+        Self { first, apart, system, threads }
     }
 
     /// Waits until nothing of a run is left.
@@ -56,15 +60,17 @@ impl Seats {
     /// If a subscriber has.
     pub(crate) fn settle(&self) {
         self.first.settle();
-        self.second.settle();
+        self.apart.iter().for_each(Seat::settle);
     }
 
     /// Ends the threads.
     pub(crate) fn close(self) {
-        let Self { first, second, system, threads } = self;
-        second.arbiter.stop();
+        let Self { first, apart, system, threads } = self;
+        for seat in &apart {
+            seat.arbiter.stop();
+        }
         system.stop();
-        drop((first, second));
+        drop((first, apart));
         for thread in threads {
             thread.join().expect("a seat ended in order");
         }
@@ -72,14 +78,22 @@ impl Seats {
 }
 
 impl Seat {
-    fn new(arbiter: ArbiterHandle) -> (Self, JoinHandle<()>) {
+    fn new(
+        arbiter: ArbiterHandle,
+        core: Option<CoreId>,
+        threads: &mut Vec<JoinHandle<()>>,
+    ) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let handle = runtime.handle().clone();
         let (until, closed) = oneshot::channel();
-        // The sender is never used: it is dropped.
-        let thread = thread::spawn(move || drop(runtime.block_on(closed)));
+        threads.push(thread::spawn(move || {
+            stay_on(core);
+            // The sender is never used: it is dropped.
+            drop(runtime.block_on(closed));
+        }));
+        arbiter.spawn_fn(move || stay_on(core));
         let (tasks, threads) = (Mutex::default(), Mutex::default());
-        (Self { arbiter, runtime: handle, _until: until, tasks, threads }, thread)
+        Self { arbiter, runtime: handle, core, _until: until, tasks, threads }
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -88,7 +102,12 @@ impl Seat {
     }
 
     pub(crate) fn thread(&self, body: impl FnOnce() + Send + 'static) {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread::spawn(body));
+        let core = self.core;
+        let thread = thread::spawn(move || {
+            stay_on(core);
+            body();
+        });
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 
     fn settle(&self) {
@@ -102,5 +121,12 @@ impl Seat {
         let (done, settled) = mpsc::channel();
         self.arbiter.spawn_fn(move || done.send(()).expect("the seat waits"));
         settled.recv().expect("the arbiter runs");
+    }
+}
+
+/// Keeps the thread on the core, if there is one and the system allows it.
+fn stay_on(core: Option<CoreId>) {
+    if let Some(core) = core {
+        core_affinity::set_for_current(core);
     }
 }

@@ -34,10 +34,13 @@ pub(crate) enum Unit {
     Ones(&'static str),
 }
 
+/// Runs so many events.
+type Measure = dyn Fn(&Seats, u64) -> Run;
+
 /// One row of a section.
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
-    run: Box<dyn Fn(&Seats, u64) -> Run>,
+    run: Box<Measure>,
 }
 
 impl Subject {

@@ -13,7 +13,7 @@ pub(crate) fn run(subscribers: usize, events: u64, batch: u64) -> Run {
     let mut number = 0;
     while number < events {
         if number == events / 2 {
-            meter.half();
+            Meter::half();
         }
         let at = number as usize % CAPACITY;
         let count = batch.min(events - number);

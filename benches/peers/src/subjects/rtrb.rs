@@ -13,6 +13,8 @@ pub(crate) struct Rtrb;
 
 impl Peer for Rtrb {
     const NAME: &'static str = "limit: rtrb rings, one polling thread";
+    /// More rings than this do not fit into a cache together, and are no limit of anything.
+    const MOST_SUBSCRIBERS: usize = 4;
     const WAITS: bool = true;
     type Publisher = Each<Producer<Event>>;
 

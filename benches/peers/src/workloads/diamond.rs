@@ -77,7 +77,7 @@ where
     let mut publisher = P::open(&seats.first, sides);
     drop(joined);
     let meter = Meter::start();
-    publish_all(&mut publisher, &mut gate, 0, events, &meter);
+    publish_all(&mut publisher, &mut gate, 0, events);
     wait(&all_done, 1);
     meter.end()
 }

@@ -86,12 +86,12 @@ where
     thread::scope(|scope| {
         for (lane, mut gate) in gates.into_iter().enumerate() {
             let (mut publisher, system) = (publisher.clone(), system.clone());
-            let (all_here, meter) = (&all_here, &meter);
+            let all_here = &all_here;
             scope.spawn(move || {
                 // actix-broker looks the system up when it publishes.
                 System::set_current(system);
                 all_here.wait();
-                publish_all(&mut publisher, &mut gate, lane as u64, events, meter);
+                publish_all(&mut publisher, &mut gate, lane as u64, events);
             });
         }
         wait(&all_done, 1);

@@ -88,8 +88,8 @@ fn section(title: String, subscribers: usize, subjects: impl Iterator<Item = Sub
 fn subject<P: Peer>(subscribers: usize) -> Option<Subject> {
     (subscribers <= P::MOST_SUBSCRIBERS).then(|| {
         Subject::new(P::NAME, move |seats, events| {
-            run::<P>(seats, subscribers, events, |publisher, gate, meter| {
-                publish_all(publisher, gate, 0, events, meter);
+            run::<P>(seats, subscribers, events, |publisher, gate| {
+                publish_all(publisher, gate, 0, events);
             })
         })
     })
@@ -102,10 +102,10 @@ where
 {
     (subscribers <= P::MOST_SUBSCRIBERS).then(|| {
         Subject::new(P::NAME, move |seats, events| {
-            run::<P>(seats, subscribers, events, |publisher, gate, meter| {
+            run::<P>(seats, subscribers, events, |publisher, gate| {
                 for after in (0..events).step_by(BATCH as usize) {
                     if after == events / 2 {
-                        meter.half();
+                        Meter::half();
                     }
                     gate.pass(after + BATCH);
                     publisher.publish_batch(after, BATCH);
@@ -123,7 +123,7 @@ fn run<P: Peer>(
     seats: &Seats,
     subscribers: usize,
     events: u64,
-    publish: impl FnOnce(&mut P::Publisher, &mut Gate, &Meter),
+    publish: impl FnOnce(&mut P::Publisher, &mut Gate),
 ) -> Run {
     let (done, all_done) = mpsc::channel();
     let sinks: Vec<_> = (0..subscribers).map(|_| Sink::<1>::new(events, done.clone())).collect();
@@ -133,7 +133,7 @@ fn run<P: Peer>(
     };
     let mut publisher = P::open(&seats.first, sinks.into_iter().map(Sink::handler).collect());
     let meter = Meter::start();
-    publish(&mut publisher, &mut gate, &meter);
+    publish(&mut publisher, &mut gate);
     wait(&all_done, subscribers);
     meter.end()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::harness::{CAPACITY, Event, Gate, Sink, wait};
+use crate::harness::{CAPACITY, Event, Gate, Sink, median, wait};
 use crate::peer::{Peer, Publish};
 use crate::seats::Seats;
 use crate::subjects::actix::{DoSend, TrySend};
@@ -36,6 +36,9 @@ const SLEEP_ABOVE: Duration = Duration::from_micros(200);
 /// Above this the publisher lets others run while it waits.
 const YIELD_ABOVE: Duration = Duration::from_micros(10);
 
+/// Rounds, each with all subjects; more would show more of the rarest, and take longer.
+pub(crate) const ROUNDS: usize = 3;
+
 /// How much later than the schedule a run may end.
 const LATE: f64 = 1.2;
 
@@ -44,11 +47,34 @@ pub(crate) struct Subject {
     pub(crate) run: fn(&Seats, u64, Duration) -> Latency,
 }
 
-/// What a run at one rate has shown.
+/// How late a subject was at one rate, in microseconds.
+#[derive(Clone, Copy)]
 pub(crate) struct Latency {
-    /// In nanoseconds.
-    pub(crate) histogram: Histogram<u64>,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+    /// Whether it ended in time.
     pub(crate) sustained: bool,
+}
+
+impl Latency {
+    fn new(histogram: &Histogram<u64>, sustained: bool) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1.0), sustained }
+    }
+
+    /// The median of each quantile, and the most of all: what disturbs one round is not the subject's.
+    pub(crate) fn of_rounds(rounds: &[Self]) -> Self {
+        let typical = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure));
+        Self {
+            p50: typical(|round| round.p50),
+            p99: typical(|round| round.p99),
+            p999: typical(|round| round.p999),
+            max: rounds.iter().map(|round| round.max).fold(0.0, f64::max),
+            sustained: rounds.iter().filter(|round| round.sustained).count() * 2 > rounds.len(),
+        }
+    }
 }
 
 pub(crate) fn title(rate: u64) -> String {
@@ -113,7 +139,7 @@ fn run<P: Peer>(seats: &Seats, rate: u64, time: Duration) -> Latency {
     let histogram = wait(&measurement, 1);
     drop(publisher);
     seats.settle();
-    Latency { histogram, sustained }
+    Latency::new(&histogram, sustained)
 }
 
 #[inline]

@@ -80,7 +80,10 @@ fn section(title: &str, subjects: Vec<Subject>) -> Section {
 }
 
 fn apart<P: Peer>() -> Subject {
-    Subject::new(P::NAME, |seats: &Seats, trips| run::<P>(&seats.first, &seats.second, trips))
+    Subject::new(P::NAME, |seats: &Seats, trips| {
+        let [near, far] = &seats.apart;
+        run::<P>(near, far, trips)
+    })
 }
 
 fn together<P: Peer>() -> Subject {
@@ -104,6 +107,9 @@ fn run<P: Peer>(near: &Seat, far: &Seat, trips: u64) -> Run {
             }
             let pings = pings_out
                 .get_or_insert_with(|| handed_over.recv().expect("the first ping has been sent"));
+            if pong.number == trips / 2 {
+                Meter::half();
+            }
             pings.forward(Event::nth(0, pong.number + 1));
             flow
         }],

@@ -70,7 +70,7 @@ fn run<P: Peer>(seats: &Seats, events: u64) -> Run {
     let second = P::open(&seats.first, vec![hand_on(third, events)]);
     let mut first = P::open(&seats.first, vec![hand_on(second, events)]);
     let meter = Meter::start();
-    publish_all(&mut first, &mut gate, 0, events, &meter);
+    publish_all(&mut first, &mut gate, 0, events);
     wait(&all_done, 1);
     meter.end()
 }
