@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, Arbiter, Context};
 use tidings::testing::TopicFeed;
 use tidings::{
-    Batch, Envelope, Header, Position, Start, StreamId, Subscriber, Timestamp, Topic, Version,
+    Batch, BatchSubscriber, Envelope, Header, Position, StreamId, Timestamp, Topic, Version,
 };
 use tokio::sync::broadcast;
 
@@ -123,7 +123,7 @@ impl Gate {
 }
 
 struct Folder {
-    topic: Topic<Moved>,
+    topic: Topic<Envelope<Moved>>,
     events: u64,
     check: Check,
     ack: Arc<Ack>,
@@ -135,13 +135,13 @@ impl Actor for Folder {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.topic.clone().subscribe_actor::<Self>(Start::Now, ctx);
+        self.topic.subscribe().batch_actor(ctx).detach();
         self.started.send(()).expect("the bench waits");
     }
 }
 
-impl Subscriber<Moved> for Folder {
-    fn receive(&mut self, batch: Batch<'_, Moved>, ctx: &mut Context<Self>) {
+impl BatchSubscriber<Envelope<Moved>> for Folder {
+    fn receive(&mut self, batch: Batch<'_, Envelope<Moved>>, ctx: &mut Context<Self>) {
         for envelope in batch {
             self.check.see(envelope);
         }
@@ -219,7 +219,7 @@ fn topic_tasks(arbiter: &Arbiter, batch: u64, subscribers: usize) -> Run {
     let (done, all_done) = mpsc::channel();
     for ack in &gate.acks {
         let (ack, done) = (ack.clone(), done.clone());
-        let mut subscription = feed.topic().subscribe(Start::Now);
+        let mut subscription = feed.topic().subscribe().open();
         arbiter.spawn(async move {
             let mut check = Check::default();
             while check.seen < EVENTS {

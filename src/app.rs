@@ -27,7 +27,7 @@ use crate::aggregate::directory::Directory;
 use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Topic, TopicStatus, Topics};
 use crate::command::{Sending, SentTo};
-use crate::event::EventSet;
+use crate::event::{Envelope, EventSet};
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
@@ -103,7 +103,7 @@ impl App {
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.
-    pub fn topic<E: EventSet>(&self) -> Option<Topic<E>> {
+    pub fn topic<E: EventSet>(&self) -> Option<Topic<Envelope<E>>> {
         self.inner.topics.get::<E>()
     }
 

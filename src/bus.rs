@@ -1,26 +1,43 @@
-//! Typed topics: the hurry beside the log's truth.
+//! Typed topics: the fastest way for events between the parts of one process.
 //!
-//! A [`Topic`] hands the committed events of one kind of aggregate to any number of subscribers. The sequencer publishes
-//! into it, after the commit and in commit order; nobody else can. Each subscriber has a cursor of its own, gets what is
-//! there as a [`Batch`] by reference, and is woken once when it sleeps. A plain task reads with [`Topic::subscribe`], an
-//! actix actor receives in its own context with `Topic::subscribe_actor`.
+//! A [`Topic`] carries events of one type to any number of subscribers. One write serves all of them: each has a cursor of
+//! its own, gets what is there as a batch by reference, and is woken once when it sleeps. An idle topic uses no processor.
+//!
+//! - A **transient** topic, of a [`TransientEvent`](crate::TransientEvent), lives in memory. Any number of [publishers](Publisher)
+//!   feed it. It needs no app and no store.
+//! - A **durable** topic, of the [`Envelope`](crate::Envelope)s of an aggregate's events, belongs to an app. The sequencer alone
+//!   publishes into it, after the commit and in commit order.
 //!
 //! # Falling behind
-//! A publisher never waits. A topic retains its newest events only; a subscriber that falls further behind reads on in the
-//! log and comes back to the ring when it is level. It sees each event once, in order, with none missing, and slows nobody.
+//! Each subscription declares what happens then ([`Overflow`]): publishers wait, the oldest events are dropped and counted,
+//! the newest of each key are kept, or it reads on in the log. A subscription holds up nobody unless it says so, and one that
+//! stops, panics or is dropped holds up nobody at all.
+//!
+//! # Order
+//! A subscriber sees the events of a topic in the order in which they were published, each once. Those of one publisher are
+//! in the order of its calls.
 //!
 //! # A log that fails
-//! The subscription ends with a [`SubscriptionError`] that says up to where it delivered. There is never a silent gap.
+//! A subscription that must read the log and cannot ends with a [`SubscriptionError`] that says up to where it delivered.
+//! There is never a silent gap.
 //!
 //! # Subscribers that hold on
-//! A batch borrows from the ring. Holding it keeps at most one segment of events in memory, and nobody waits for it.
+//! A batch borrows from the ring, or shares it. Holding it keeps a few hundred events in memory at most; publishers wait for it
+//! only where the subscription blocks, and only when they are a capacity ahead.
 //!
 //! # The end
-//! When the app shuts down, a subscription delivers what was published and ends.
+//! When a topic is closed, a subscription delivers what was published and ends. The app closes its topics when it shuts down.
 
 mod actor;
+mod batch;
+mod causation;
 mod doorbell;
+mod hook;
+mod latest;
+mod publisher;
+mod reader;
 mod ring;
+mod subscribe;
 mod subscription;
 mod sync;
 #[cfg(feature = "testing")]
@@ -28,9 +45,14 @@ pub(crate) mod testing;
 mod topic;
 mod topics;
 
-pub use self::actor::Subscriber;
-pub use self::subscription::{Batch, Start, Subscription, SubscriptionError};
-pub use self::topic::{Topic, TopicStatus};
+pub use self::actor::{BatchSubscriber, Subscriber, SubscriptionHandle};
+pub use self::batch::{Batch, SharedBatch};
+pub use self::hook::{Delivery, Hook};
+pub use self::publisher::{Publish, PublishError, Publisher};
+pub use self::ring::Item;
+pub use self::subscribe::{Overflow, Subscribe};
+pub use self::subscription::{EventIter, EventStream, Subscription, SubscriptionError};
+pub use self::topic::{SubscriptionStatus, Topic, TopicOptions, TopicStatus};
 
 pub(crate) use self::ring::Peek;
 pub(crate) use self::topic::Cursor;

@@ -38,6 +38,20 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const VERSION: u32;
 }
 
+/// An event that lives in memory only: it travels on a topic of its own, and no log keeps it.
+///
+/// Derive it with `#[derive(TransientEvent)]`. It may be of any type: it is handed to its subscribers by reference, and never
+/// copied or encoded.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a transient event",
+    label = "not a transient event",
+    note = "add `#[derive(TransientEvent)]` to the type"
+)]
+pub trait TransientEvent: Send + Sync + 'static {
+    /// The name of its topic.
+    const NAME: &'static str;
+}
+
 /// The closed set of the events of one aggregate: the enum that `#[aggregate]` writes, and what its topic carries.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a set of events",

@@ -31,12 +31,17 @@ pub use aggregate::{Aggregate, IntoDecision};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
-pub use bus::{Batch, Start, Subscriber, Subscription, SubscriptionError, Topic, TopicStatus};
+pub use bus::{
+    Batch, BatchSubscriber, Delivery, EventIter, EventStream, Hook, Item, Overflow, Publish,
+    PublishError, Publisher, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
+    SubscriptionHandle, SubscriptionStatus, Topic, TopicOptions, TopicStatus,
+};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, decode_event,
+    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
+    decode_event,
 };
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
 pub use processor::{ConsumerState, Trouble};
@@ -55,4 +60,4 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 #[cfg(feature = "macros")]
-pub use tidings_macros::{Command, Event, aggregate, projection};
+pub use tidings_macros::{Command, Event, TransientEvent, aggregate, projection};

@@ -18,8 +18,7 @@ use bank::*;
 use futures_util::future::join_all;
 use tidings::testing::{Fault, Faults, Faulty, Operation};
 use tidings::{
-    App, CommandId, EventStore, Memory, Outcome, Position, Receipt, Recorded, SendError, Start,
-    StoreError,
+    App, CommandId, EventStore, Memory, Outcome, Position, Receipt, Recorded, SendError, StoreError,
 };
 
 type Answer = Result<Receipt, SendError<Overdrawn>>;
@@ -123,7 +122,7 @@ async fn commands_decided_on_the_lost_state_are_decided_again() {
 async fn a_commit_that_was_written_though_reported_as_failed_reaches_every_reader() {
     let (app, faults) = faulty().await;
     let topic = app.topic::<AccountEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
     app.send("a", Deposit { cents: 1 }).await.unwrap();
     faults.fail(Operation::Commit, 1, Fault::FailedAfterwards);
     let id = CommandId::from_name("unknown outcome");
@@ -192,7 +191,7 @@ async fn check_schedules(
         .await
         .unwrap();
     let mut subscription =
-        app.topic::<AccountEvent>().unwrap().subscribe(Start::After(Position::START));
+        app.topic::<AccountEvent>().unwrap().subscribe().after(Position::START).open();
     let heard = tokio::spawn(async move {
         let mut heard = Vec::new();
         while let Some(batch) = subscription.next().await.unwrap() {

@@ -14,7 +14,7 @@ mod bank;
 use bank::*;
 use proptest::prelude::*;
 use tidings::testing::{Faulty, Gate, ManualClock, Operation};
-use tidings::{App, Memory, Position, SendError, Start, Timestamp};
+use tidings::{App, Memory, Position, SendError, Timestamp};
 
 async fn held() -> (App, Gate) {
     let (store, faults) = Faulty::new(Memory::new());
@@ -85,7 +85,7 @@ async fn a_rejection_on_committed_state_waits_for_nothing() {
 async fn no_handler_and_no_subscriber_sees_an_event_before_its_commit_is_durable() {
     let (app, mut gate) = held().await;
     let topic = app.topic::<AccountEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
     let view = app.view::<Balances>();
     let mut deposit = app.send("a", Deposit { cents: 10 });
     not_yet("the answer", &mut deposit).await;

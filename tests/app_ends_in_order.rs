@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bank::*;
 use tidings::testing::{Faulty, Operation};
-use tidings::{App, AppBuilder, Memory, SendError, Start, Unavailable};
+use tidings::{App, AppBuilder, Memory, SendError, Unavailable};
 
 fn builder() -> AppBuilder {
     App::builder()
@@ -32,7 +32,7 @@ async fn what_was_taken_is_answered_and_what_comes_later_is_refused() {
     let (store, faults) = Faulty::new(Memory::new());
     let app = builder().store(store).start().await.unwrap();
     let topic = app.topic::<AccountEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
     app.send("loaded", Deposit { cents: 1 }).await.unwrap();
     let mut commits = faults.hold(Operation::Commit);
     let mut loads = faults.hold(Operation::ReadStream);

@@ -12,7 +12,7 @@ mod bank;
 
 use bank::*;
 use tidings::testing::{Faulty, Operation};
-use tidings::{App, Memory, Start};
+use tidings::{App, Memory};
 
 /// Far more than may be queued anywhere.
 const COMMANDS: u64 = 20_000;
@@ -84,7 +84,7 @@ async fn a_subscriber_that_never_reads_keeps_nothing_in_memory_and_misses_nothin
     let builder = App::builder().store(Memory::new()).aggregate::<Account>();
     let app = builder.topic_capacity(64).start().await.unwrap();
     let topic = app.topic::<AccountEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
     for _ in 0..50 {
         let parts = vec![1; 100];
         app.send("a", DepositAll { parts }).await.unwrap();

@@ -12,7 +12,7 @@ mod bank;
 
 use actix::{Actor, Context};
 use bank::*;
-use tidings::{App, Batch, Memory, Start, Subscriber, Topic};
+use tidings::{App, Batch, BatchSubscriber, Envelope, Memory, Topic};
 use tokio::sync::watch;
 
 async fn journey() {
@@ -59,7 +59,7 @@ fn an_actix_program() {
 
 /// An actor of the user's, in the user's own actix system.
 struct Listener {
-    topic: Topic<AccountEvent>,
+    topic: Topic<Envelope<AccountEvent>>,
     heard: watch::Sender<u64>,
 }
 
@@ -68,12 +68,12 @@ impl Actor for Listener {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let topic = self.topic.clone();
-        topic.subscribe_actor::<Self>(Start::After(tidings::Position::START), ctx);
+        topic.subscribe().after(tidings::Position::START).batch_actor(ctx).detach();
     }
 }
 
-impl Subscriber<AccountEvent> for Listener {
-    fn receive(&mut self, batch: Batch<'_, AccountEvent>, _: &mut Context<Self>) {
+impl BatchSubscriber<Envelope<AccountEvent>> for Listener {
+    fn receive(&mut self, batch: Batch<'_, Envelope<AccountEvent>>, _: &mut Context<Self>) {
         let heard = batch.len() as u64;
         self.heard.send_modify(|sum| *sum += heard);
     }

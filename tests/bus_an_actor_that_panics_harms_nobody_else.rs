@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message};
 use tidings::testing::TopicFeed;
-use tidings::{Batch, Position, Start, Subscriber, SubscriptionError, Topic};
+use tidings::{
+    Batch, BatchSubscriber, Envelope, Position, SubscriptionError, SubscriptionHandle, Topic,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What an actor tells the test.
@@ -23,8 +25,7 @@ enum Told {
 type Behaviour = fn(&[u64], &mut Context<Teller>);
 
 struct Teller {
-    topic: Topic<u64>,
-    start: Start,
+    topic: Topic<Envelope<u64>>,
     behave: Behaviour,
     told: UnboundedSender<Told>,
 }
@@ -34,7 +35,7 @@ impl Actor for Teller {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let topic = self.topic.clone();
-        topic.subscribe_actor::<Self>(self.start, ctx);
+        topic.subscribe().after(Position::START).batch_actor(ctx).detach();
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -42,8 +43,8 @@ impl Actor for Teller {
     }
 }
 
-impl Subscriber<u64> for Teller {
-    fn receive(&mut self, batch: Batch<'_, u64>, ctx: &mut Context<Self>) {
+impl BatchSubscriber<Envelope<u64>> for Teller {
+    fn receive(&mut self, batch: Batch<'_, Envelope<u64>>, ctx: &mut Context<Self>) {
         let events: Vec<u64> = batch.iter().map(|envelope| envelope.event).collect();
         (self.behave)(&events, ctx);
         self.tell(Told::Received(events));
@@ -58,8 +59,7 @@ impl Teller {
     fn start_with(feed: &TopicFeed<u64>, behave: Behaviour) -> UnboundedReceiver<Told> {
         let (told, hear) = unbounded_channel();
         let topic = feed.topic();
-        let start = Start::After(Position::START);
-        Self { topic, start, behave, told }.start();
+        Self { topic, behave, told }.start();
         hear
     }
 
@@ -121,12 +121,12 @@ fn a_panic_in_a_handler_ends_its_actor_and_nothing_else() {
 
 #[test]
 fn an_actor_that_refuses_to_stop_while_it_unwinds_is_not_called_again() {
-    struct Stubborn(Topic<u64>, Arc<AtomicUsize>);
+    struct Stubborn(Topic<Envelope<u64>>, Arc<AtomicUsize>);
     impl Actor for Stubborn {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Context<Self>) {
             let topic = self.0.clone();
-            topic.subscribe_actor::<Self>(Start::After(Position::START), ctx);
+            topic.subscribe().after(Position::START).batch_actor(ctx).detach();
         }
         fn stopping(&mut self, _: &mut Context<Self>) -> actix::Running {
             if self.1.fetch_add(100, Ordering::Relaxed) < 100 {
@@ -135,8 +135,8 @@ fn an_actor_that_refuses_to_stop_while_it_unwinds_is_not_called_again() {
             actix::Running::Stop
         }
     }
-    impl Subscriber<u64> for Stubborn {
-        fn receive(&mut self, _: Batch<'_, u64>, _: &mut Context<Self>) {
+    impl BatchSubscriber<Envelope<u64>> for Stubborn {
+        fn receive(&mut self, _: Batch<'_, Envelope<u64>>, _: &mut Context<Self>) {
             self.1.fetch_add(1, Ordering::Relaxed);
             panic!("as asked");
         }
@@ -167,8 +167,8 @@ fn an_actor_that_stops_receives_nothing_more_and_is_unsubscribed() {
 }
 
 #[test]
-fn a_cancelled_subscription_ends_while_its_actor_goes_on() {
-    struct Leaves(Topic<u64>, Option<actix::SpawnHandle>);
+fn dropping_its_handle_ends_a_subscription_while_its_actor_goes_on() {
+    struct Leaves(Topic<Envelope<u64>>, Option<SubscriptionHandle>);
     #[derive(Message)]
     #[rtype(result = "()")]
     struct Leave;
@@ -176,24 +176,23 @@ fn a_cancelled_subscription_ends_while_its_actor_goes_on() {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Context<Self>) {
             let topic = self.0.clone();
-            self.1 = Some(topic.subscribe_actor::<Self>(Start::Now, ctx));
+            self.1 = Some(topic.subscribe().batch_actor(ctx));
         }
     }
-    impl Subscriber<u64> for Leaves {
-        fn receive(&mut self, _: Batch<'_, u64>, _: &mut Context<Self>) {}
+    impl BatchSubscriber<Envelope<u64>> for Leaves {
+        fn receive(&mut self, _: Batch<'_, Envelope<u64>>, _: &mut Context<Self>) {}
     }
     impl Handler<Leave> for Leaves {
         type Result = ();
-        fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) {
-            let handle = self.1.take().expect("it is subscribed");
-            ctx.cancel_future(handle);
+        fn handle(&mut self, _: Leave, _: &mut Context<Self>) {
+            drop(self.1.take().expect("it is subscribed"));
         }
     }
     run(async {
         let feed = TopicFeed::<u64>::new("numbers", 8);
         let leaves = Leaves(feed.topic(), None).start();
         leaves.send(Leave).await.expect("it lives");
-        assert_eq!(feed.topic().status().subscribers, 0);
+        assert_eq!(feed.topic().status().subscriptions, []);
         assert!(leaves.connected());
     });
 }
@@ -223,16 +222,16 @@ fn a_mailbox_has_its_turn_while_events_pour_in() {
     #[derive(Message)]
     #[rtype(result = "usize")]
     struct HowMany;
-    struct Counts(Topic<u64>, usize);
+    struct Counts(Topic<Envelope<u64>>, usize);
     impl Actor for Counts {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Context<Self>) {
             let topic = self.0.clone();
-            topic.subscribe_actor::<Self>(Start::After(Position::START), ctx);
+            topic.subscribe().after(Position::START).batch_actor(ctx).detach();
         }
     }
-    impl Subscriber<u64> for Counts {
-        fn receive(&mut self, batch: Batch<'_, u64>, _: &mut Context<Self>) {
+    impl BatchSubscriber<Envelope<u64>> for Counts {
+        fn receive(&mut self, batch: Batch<'_, Envelope<u64>>, _: &mut Context<Self>) {
             self.1 += batch.len();
         }
     }
@@ -263,19 +262,19 @@ fn an_actor_whose_log_fails_is_told_and_by_default_stops() {
     fn feed() -> TopicFeed<u64> {
         TopicFeed::with_log("numbers", 8, Position::new(5), |_, _| Err("gone".into()))
     }
-    struct Defaults(Topic<u64>, UnboundedSender<Told>);
+    struct Defaults(Topic<Envelope<u64>>, UnboundedSender<Told>);
     impl Actor for Defaults {
         type Context = Context<Self>;
         fn started(&mut self, ctx: &mut Context<Self>) {
             let topic = self.0.clone();
-            topic.subscribe_actor::<Self>(Start::After(Position::START), ctx);
+            topic.subscribe().after(Position::START).batch_actor(ctx).detach();
         }
         fn stopped(&mut self, _: &mut Context<Self>) {
             self.1.send(Told::Stopped).ok();
         }
     }
-    impl Subscriber<u64> for Defaults {
-        fn receive(&mut self, _: Batch<'_, u64>, _: &mut Context<Self>) {}
+    impl BatchSubscriber<Envelope<u64>> for Defaults {
+        fn receive(&mut self, _: Batch<'_, Envelope<u64>>, _: &mut Context<Self>) {}
     }
     run(async {
         let feed = feed();

@@ -13,9 +13,7 @@ use std::thread;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tidings::testing::TopicFeed;
-use tidings::{
-    Envelope, Header, Position, Start, StreamId, Subscription, SubscriptionError, Timestamp,
-};
+use tidings::{Envelope, Header, Position, StreamId, Subscription, SubscriptionError, Timestamp};
 use tokio::runtime;
 
 /// A log and the topic that is fed from it, as an app has them.
@@ -92,21 +90,20 @@ fn head(log: &Mutex<Vec<Envelope<u64>>>) -> Position {
 }
 
 struct Reader {
-    subscription: Subscription<u64>,
+    subscription: Subscription<Envelope<u64>>,
     start: Position,
     seen: Vec<Position>,
 }
 
 impl Reader {
-    fn new(fed: &Fed, start: Start) -> Self {
-        Self {
-            subscription: fed.feed.topic().subscribe(start),
-            start: match start {
-                Start::Now => fed.published_position(),
-                Start::After(position) => position,
-            },
-            seen: Vec::new(),
-        }
+    fn from_now(fed: &Fed) -> Self {
+        let subscription = fed.feed.topic().subscribe().open();
+        Self { subscription, start: fed.published_position(), seen: Vec::new() }
+    }
+
+    fn after(fed: &Fed, start: Position) -> Self {
+        let subscription = fed.feed.topic().subscribe().after(start).open();
+        Self { subscription, start, seen: Vec::new() }
     }
 
     async fn read(&mut self) -> bool {
@@ -173,18 +170,18 @@ proptest! {
         runtime.block_on(async {
             let mut fed = Fed::new(capacity, &old);
             let mut readers = vec![
-                Reader::new(&fed, Start::After(Position::START)),
-                Reader::new(&fed, Start::Now),
+                Reader::after(&fed, Position::START),
+                Reader::from_now(&fed),
             ];
             for step in steps {
                 match step {
                     Step::Commit(gaps) => fed.commit(&gaps),
                     Step::Publish(count) => fed.publish(count),
-                    Step::Join => readers.push(Reader::new(&fed, Start::Now)),
+                    Step::Join => readers.push(Reader::from_now(&fed)),
                     Step::JoinAfter(share, more) => {
                         let after = (head(&fed.log).as_u64() as f64 * share) as u64 + more;
                         let after = Position::new(after).min(head(&fed.log));
-                        readers.push(Reader::new(&fed, Start::After(after)));
+                        readers.push(Reader::after(&fed, after));
                     }
                     Step::Read(_) | Step::Leave(_) if readers.is_empty() => {}
                     Step::Read(index) => {
@@ -227,7 +224,7 @@ fn readers_on_other_threads_come_and_go_while_the_window_runs_away_from_them() {
                     let mut position = Position::START;
                     // Leaves and comes back every few batches, as after a restart.
                     'joined: loop {
-                        let mut subscription = topic.subscribe(Start::After(position));
+                        let mut subscription = topic.subscribe().after(position).open();
                         for turn in 0..=(n * 40) {
                             match subscription.next().await.expect("the log can be read") {
                                 Some(batch) => seen.extend(batch.iter().map(|e| e.position)),
@@ -271,9 +268,9 @@ fn every_wake_up_arrives_when_a_reader_sleeps_after_each_event() {
     const ROUNDS: u64 = 20_000;
     let fed = Fed::new(64, &[]);
     let feed = fed.feed;
-    let mut there = feed.topic().subscribe(Start::Now);
+    let mut there = feed.topic().subscribe().open();
     let back = TopicFeed::<u64>::new("back", 64);
-    let mut home = back.topic().subscribe(Start::Now);
+    let mut home = back.topic().subscribe().open();
     let echo = thread::spawn(move || {
         let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async move {
@@ -299,7 +296,7 @@ fn every_wake_up_arrives_when_a_reader_sleeps_after_each_event() {
 #[test]
 fn a_batch_is_readable_however_far_the_window_moves_on() {
     let mut fed = Fed::new(8, &[]);
-    let mut reader = fed.feed.topic().subscribe(Start::Now);
+    let mut reader = fed.feed.topic().subscribe().open();
     fed.commit(&[0; 100]);
     fed.publish(1);
     let batch = reader.next().now_or_never().expect("an event");
@@ -312,7 +309,7 @@ fn a_batch_is_readable_however_far_the_window_moves_on() {
 #[test]
 fn a_call_that_is_dropped_while_it_waits_delivers_nothing_and_loses_nothing() {
     let mut fed = Fed::new(8, &[]);
-    let mut reader = Reader::new(&fed, Start::Now);
+    let mut reader = Reader::from_now(&fed);
     reader.sleep(&fed);
     fed.commit(&[0]);
     fed.publish(1);
@@ -324,8 +321,8 @@ fn a_call_that_is_dropped_while_it_waits_delivers_nothing_and_loses_nothing() {
 fn dropping_a_subscription_unsubscribes_also_when_it_sleeps() {
     let fed = Fed::new(8, &[]);
     let topic = fed.feed.topic();
-    let mut asleep = Reader::new(&fed, Start::Now);
-    let awake = Reader::new(&fed, Start::Now);
+    let mut asleep = Reader::from_now(&fed);
+    let awake = Reader::from_now(&fed);
     asleep.sleep(&fed);
     assert_eq!((topic.status().subscribers, topic.status().idle), (2, 1));
     drop(asleep);
@@ -347,7 +344,7 @@ fn check_error(
         log(after).map_err(Into::into)
     });
     let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
-    let mut subscription = feed.topic().subscribe(Start::After(Position::START));
+    let mut subscription = feed.topic().subscribe().after(Position::START).open();
     let outcome = runtime.block_on(subscription.next());
     let error = outcome.expect_err("the log is of no use");
     let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
@@ -388,13 +385,13 @@ fn a_log_that_cannot_be_read_is_an_error_and_never_a_gap() {
 #[test]
 fn without_a_log_or_a_runtime_to_read_it_the_reader_is_told() {
     let feed = TopicFeed::new("test", 1);
-    let mut reader = feed.topic().subscribe(Start::Now);
+    let mut reader = feed.topic().subscribe().open();
     feed.publish(feed.envelopes(0..10_u64));
     let error = reader.next().now_or_never().expect("an answer").err();
     assert!(matches!(error, Some(SubscriptionError::NoLog { .. })));
 
     let fed = Fed::new(8, &[0; 10]);
-    let mut reader = fed.feed.topic().subscribe(Start::After(Position::START));
+    let mut reader = fed.feed.topic().subscribe().after(Position::START).open();
     let error = reader.next().now_or_never().expect("an answer").err();
     assert!(matches!(error, Some(SubscriptionError::NoRuntime { .. })));
 }
@@ -411,7 +408,7 @@ fn a_log_that_comes_back_is_read_on_where_it_failed() {
         Ok((events.clone(), Position::new(3)))
     });
     let runtime = runtime::Builder::new_current_thread().build().expect("a runtime");
-    let mut subscription = feed.topic().subscribe(Start::After(Position::START));
+    let mut subscription = feed.topic().subscribe().after(Position::START).open();
     assert!(runtime.block_on(subscription.next()).is_err());
     *broken.lock().expect("a flag") = false;
     let batch = runtime.block_on(subscription.next()).expect("it is back");

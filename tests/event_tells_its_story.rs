@@ -11,14 +11,14 @@
 mod bank;
 
 use bank::*;
-use tidings::{App, CausationId, CommandId, CorrelationId, Memory, Start};
+use tidings::{App, CausationId, CommandId, CorrelationId, Memory};
 
 #[tokio::test]
 async fn a_command_starts_a_story_and_an_event_carries_it_on() {
     let builder = App::builder().store(Memory::new()).aggregate::<Account>();
     let app = builder.aggregate::<Ledger>().start().await.unwrap();
     let topic = app.topic::<AccountEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
 
     let first = app
         .send("a", DepositAll { parts: vec![1, 2] })

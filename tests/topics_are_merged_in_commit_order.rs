@@ -14,7 +14,7 @@ mod bank;
 use bank::*;
 use proptest::prelude::*;
 use tidings::testing::{Faulty, Operation};
-use tidings::{App, Header, Memory, Start, projection};
+use tidings::{App, Header, Memory, projection};
 
 /// Every event of both topics, in the order in which it comes.
 #[derive(Default)]
@@ -200,7 +200,7 @@ async fn writers_to_both_topics_at_once_are_seen_in_commit_order_by_views_and_su
         .await
         .unwrap();
     let topic = app.topic::<LedgerEvent>().unwrap();
-    let mut subscription = topic.subscribe(Start::Now);
+    let mut subscription = topic.subscribe().open();
     let subscriber = tokio::spawn(async move {
         let mut heard = Vec::new();
         while let Some(batch) = subscription.next().await.unwrap() {

@@ -11,6 +11,7 @@ mod event;
 mod handler;
 mod keys;
 mod projection;
+mod transient;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
@@ -40,6 +41,27 @@ use syn::parse_macro_input;
 #[proc_macro_derive(Event, attributes(event))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
+}
+
+/// Makes a type a transient event: implements `tidings::TransientEvent`. It cannot be generic.
+///
+/// ```
+/// use tidings::TransientEvent;
+///
+/// #[derive(TransientEvent)]
+/// struct Tick {
+///     cents: u64,
+/// }
+///
+/// assert_eq!(Tick::NAME, "Tick");
+/// ```
+///
+/// # Keys of `#[event(…)]`
+/// - `name = "tick"`: the name of its topic, as the status shows it; the name of the type unless given.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_derive(TransientEvent, attributes(event))]
+pub fn derive_transient_event(input: TokenStream) -> TokenStream {
+    transient::derive(&parse_macro_input!(input)).into()
 }
 
 /// Makes a type a command: implements `tidings::Command`, whose `NAME` is the name of the type.

@@ -38,7 +38,7 @@ use crate::bus::Topic;
 use crate::clock::{Clock, Timestamp};
 use crate::codec::{Codec, CodecError};
 use crate::command::{Context, Receipt, SendError};
-use crate::event::{EventSet, Header, Metadata, Recorded};
+use crate::event::{Envelope, EventSet, Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::sequencer::SequencerInbox;
 use crate::store::{Commit, CommitId, EventStore, StoreError};
@@ -213,7 +213,7 @@ impl<A: Aggregate> Shard<A> {
         closing: watch::Receiver<bool>,
         store: Arc<dyn EventStore>,
         sequencer: SequencerInbox,
-        topic: Topic<A::Event>,
+        topic: Topic<Envelope<A::Event>>,
         clock: Arc<dyn Clock>,
         gauge: Arc<ShardGauge>,
     ) -> Self {
@@ -496,7 +496,7 @@ struct Desk<A: Aggregate> {
     store: Arc<dyn EventStore>,
     codec: Codec,
     sequencer: SequencerInbox,
-    topic: Topic<A::Event>,
+    topic: Topic<Envelope<A::Event>>,
     clock: Arc<dyn Clock>,
     settled_sender: mpsc::Sender<Settled<A>>,
     /// The number of the turn that is being decided; the first is 1.

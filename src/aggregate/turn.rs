@@ -35,7 +35,7 @@ pub(super) struct DecidedTurn<A: Aggregate> {
     pub(super) decided: Vec<Decided<A>>,
     pub(super) events: Vec<A::Event>,
     ended: Vec<Ended<A>>,
-    topic: Topic<A::Event>,
+    topic: Topic<Envelope<A::Event>>,
     durability: Durability,
     settled: mpsc::Sender<Settled<A>>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Failure<A: Aggregate> {
 
 impl<A: Aggregate> DecidedTurn<A> {
     pub(super) fn new(
-        topic: Topic<A::Event>,
+        topic: Topic<Envelope<A::Event>>,
         durability: Durability,
         settled: mpsc::Sender<Settled<A>>,
     ) -> Self {

@@ -1,109 +1,267 @@
 //! actix actors as subscribers. The only place of the public interface that names actix.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext, SpawnHandle};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
 
-use super::subscription::{Batch, Next, Reader, Start, SubscriptionError};
-use super::topic::Topic;
+use super::batch::Batch;
+use super::causation;
+use super::reader::{Next, Reader};
+use super::ring::{Item, Ring, Standing};
+use super::subscribe::Subscribe;
+use super::subscription::SubscriptionError;
 
 /// How many events an actor receives at most before its mailbox and its timers have their turn. Measured: bounds of this
 /// size and above cost nothing.
 const DRAIN: usize = 2_048;
 
-/// An actix actor that receives the events of a [`Topic`] in its own context: by reference, without its mailbox.
+/// An actix actor that receives the events of a [`Topic`](crate::Topic) one at a time, in its own context: by reference,
+/// without its mailbox. Begun with [`Subscribe::actor`].
 ///
 /// # Handlers that wait
-/// What [`receive`](Self::receive) gives to `ctx.wait` is done before the next batch comes.
+/// What [`receive`](Self::receive) gives to `ctx.wait` is done before the next event comes.
 ///
 /// # Handlers that panic
 /// A panic ends the subscription first, then the actor, as actix has it. The publisher and other subscribers go on.
 ///
 /// # Examples
 /// ```
-/// # #[cfg(feature = "testing")]
-/// # {
 /// use actix::{Actor, Context};
-/// use tidings::testing::TopicFeed;
-/// use tidings::{Batch, Start, Subscriber, Topic};
+/// use tidings::{Subscriber, SubscriptionHandle, Topic, TransientEvent};
 ///
-/// struct Counter {
-///     topic: Topic<u32>,
-///     sum: tokio::sync::watch::Sender<u32>,
+/// #[derive(TransientEvent)]
+/// struct Paid(u64);
+///
+/// struct Till {
+///     topic: Topic<Paid>,
+///     subscription: Option<SubscriptionHandle>,
+///     sum: tokio::sync::watch::Sender<u64>,
 /// }
 ///
-/// impl Actor for Counter {
+/// impl Actor for Till {
 ///     type Context = Context<Self>;
 ///     fn started(&mut self, ctx: &mut Context<Self>) {
-///         let topic = self.topic.clone();
-///         topic.subscribe_actor::<Self>(Start::Now, ctx);
+///         self.subscription = Some(self.topic.subscribe().actor(ctx));
 ///     }
 /// }
 ///
-/// impl Subscriber<u32> for Counter {
-///     fn receive(&mut self, batch: Batch<'_, u32>, _: &mut Context<Self>) {
-///         let added: u32 = batch.iter().map(|envelope| envelope.event).sum();
-///         self.sum.send_modify(|sum| *sum += added);
+/// impl Subscriber<Paid> for Till {
+///     fn receive(&mut self, paid: &Paid, _: &mut Context<Self>) {
+///         self.sum.send_modify(|sum| *sum += paid.0);
 ///     }
 /// }
 ///
 /// actix::System::new().block_on(async {
-///     let feed = TopicFeed::new("numbers", 1_024);
+///     let topic = Topic::<Paid>::new();
 ///     let (sum, mut seen) = tokio::sync::watch::channel(0);
-///     let _counter = Counter { topic: feed.topic(), sum }.start();
+///     let _till = Till { topic: topic.clone(), subscription: None, sum }.start();
 ///     tokio::task::yield_now().await; // the actor starts and subscribes
-///     feed.publish(feed.envelopes([1, 2, 3]));
+///     let publisher = topic.publisher("cashier");
+///     for cents in [1, 2, 3] {
+///         publisher.publish(Paid(cents)).await.unwrap();
+///     }
 ///     seen.wait_for(|sum| *sum == 6).await.unwrap();
 /// });
-/// # }
 /// ```
-pub trait Subscriber<E>: Actor<Context: ActorContext> {
-    /// Handles the next events, in order.
-    fn receive(&mut self, batch: Batch<'_, E>, ctx: &mut Self::Context);
+pub trait Subscriber<T>: Actor<Context: ActorContext> {
+    /// Handles the next event, in order.
+    fn receive(&mut self, event: &T, ctx: &mut Self::Context);
 
-    /// The subscription is over: the app has shut down and every event was received, or the log failed.
+    /// So many events were missed before the next one; only where the subscription drops the oldest. They are traced unless
+    /// it is implemented otherwise.
+    fn missed(&mut self, events: u64, ctx: &mut Self::Context) {
+        let _ = ctx;
+        tracing::warn!(events, actor = std::any::type_name::<Self>(), "a subscriber missed events");
+    }
+
+    /// The subscription is over: its topic is closed and every event was received, or the log failed.
     ///
     /// Unless implemented otherwise a failure is traced and stops the actor, so that it does not go on with a part of
     /// the events.
     fn unsubscribed(&mut self, outcome: Result<(), SubscriptionError>, ctx: &mut Self::Context) {
-        if let Err(error) = outcome {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                actor = std::any::type_name::<Self>(),
-                "a subscription failed, its actor stops"
-            );
-            ctx.stop();
+        stop_on_failure::<Self>(outcome, ctx);
+    }
+}
+
+/// An actix actor that receives the events of a [`Topic`](crate::Topic) in batches, otherwise like a [`Subscriber`]. Begun
+/// with [`Subscribe::batch_actor`]. The fastest way for an actor.
+pub trait BatchSubscriber<T>: Actor<Context: ActorContext> {
+    /// Handles the next events, in order: what is there, at most a few hundred.
+    fn receive(&mut self, batch: Batch<'_, T>, ctx: &mut Self::Context);
+
+    /// The subscription is over; as [`Subscriber::unsubscribed`].
+    fn unsubscribed(&mut self, outcome: Result<(), SubscriptionError>, ctx: &mut Self::Context) {
+        stop_on_failure::<Self>(outcome, ctx);
+    }
+}
+
+fn stop_on_failure<A>(outcome: Result<(), SubscriptionError>, ctx: &mut A::Context)
+where
+    A: Actor<Context: ActorContext>,
+{
+    if let Err(error) = outcome {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            actor = std::any::type_name::<A>(),
+            "a subscription failed, its actor stops"
+        );
+        ctx.stop();
+    }
+}
+
+/// Holds the subscription of an actor; dropping it unsubscribes.
+///
+/// Then the actor receives nothing more, apart from the batch that it is handling; publishers do not even wait for that.
+#[must_use = "dropping the handle unsubscribes; `detach` it to let the subscription live as long as its actor"]
+pub struct SubscriptionHandle(Option<Arc<dyn End>>);
+
+impl SubscriptionHandle {
+    /// Lets the subscription live until the actor stops or the topic is closed.
+    pub fn detach(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for SubscriptionHandle {
+    fn drop(&mut self) {
+        if let Some(subscription) = self.0.take() {
+            subscription.end();
         }
     }
 }
 
-impl<E: Send + Sync + 'static> Topic<E> {
-    /// Subscribes an actor from within its own context, as in `started`.
-    ///
-    /// It is unsubscribed when it stops, and by `ctx.cancel_future` with the handle that this returns; then it may still
-    /// receive what its turn was about to bring, 2,048 events at most. The subscription keeps the actor alive.
-    pub fn subscribe_actor<A>(&self, start: Start, ctx: &mut A::Context) -> SpawnHandle
-    where
-        A: Subscriber<E>,
-        A::Context: AsyncContext<A>,
-    {
-        ctx.spawn(Delivery(Some(Reader::new(self, start))))
+impl fmt::Debug for SubscriptionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionHandle").finish_non_exhaustive()
     }
 }
 
-/// Delivers to one actor; empty once the subscription is over.
-struct Delivery<E: Send + Sync + 'static>(Option<Reader<E>>);
+trait End: Send + Sync {
+    fn end(&self);
+}
+
+struct Held<T> {
+    ring: Arc<Ring<T>>,
+    standing: Arc<Standing>,
+}
+
+impl<T: Item> End for Held<T> {
+    fn end(&self) {
+        self.ring.strike(&self.standing);
+        // The reader may sleep; it is to find out and go.
+        self.ring.bell.ring();
+    }
+}
+
+impl<T: Item> Subscribe<T> {
+    /// Begins, for an actor that receives one event at a time, from within its own context, as in `started`.
+    ///
+    /// It ends when the actor stops and when the handle is dropped. The subscription keeps the actor alive.
+    pub fn actor<A, C>(self, ctx: &mut C) -> SubscriptionHandle
+    where
+        A: Subscriber<T> + Actor<Context = C>,
+        C: AsyncContext<A>,
+    {
+        self.spawn::<A, OneByOne>(ctx)
+    }
+
+    /// Begins, for an actor that receives batches; otherwise like [`actor`](Self::actor).
+    pub fn batch_actor<A, C>(self, ctx: &mut C) -> SubscriptionHandle
+    where
+        A: BatchSubscriber<T> + Actor<Context = C>,
+        C: AsyncContext<A>,
+    {
+        self.spawn::<A, InBatches>(ctx)
+    }
+
+    fn spawn<A, S>(self, ctx: &mut A::Context) -> SubscriptionHandle
+    where
+        A: Actor<Context: AsyncContext<A>>,
+        S: Shape<A, T>,
+    {
+        let reader = self.begin(Some(short_name::<A>()));
+        let standing = Arc::clone(&reader.standing);
+        let handle =
+            Held { ring: Arc::clone(reader.topic.ring()), standing: Arc::clone(&standing) };
+        let delivery =
+            Delivery::<T, S> { reader: Some(reader), handler: Some(standing), shape: PhantomData };
+        ctx.spawn(delivery);
+        SubscriptionHandle(Some(Arc::new(handle)))
+    }
+}
+
+/// The last name in the path of a type.
+fn short_name<A>() -> &'static str {
+    let name = std::any::type_name::<A>();
+    let plain = name.split('<').next().unwrap_or(name);
+    plain.rsplit("::").next().unwrap_or(plain)
+}
+
+/// How an actor takes what is there.
+trait Shape<A: Actor, T>: 'static {
+    /// How many events are taken at once.
+    const MOST: usize;
+
+    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context);
+
+    fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context);
+}
+
+struct OneByOne;
+
+impl<A: Subscriber<T>, T> Shape<A, T> for OneByOne {
+    const MOST: usize = 1;
+
+    #[inline]
+    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context) {
+        if batch.missed() > 0 {
+            actor.missed(batch.missed(), ctx);
+        }
+        for event in batch {
+            actor.receive(event, ctx);
+        }
+    }
+
+    fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context) {
+        actor.unsubscribed(outcome, ctx);
+    }
+}
+
+struct InBatches;
+
+impl<A: BatchSubscriber<T>, T> Shape<A, T> for InBatches {
+    const MOST: usize = usize::MAX;
+
+    #[inline]
+    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context) {
+        actor.receive(batch, ctx);
+    }
+
+    fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context) {
+        actor.unsubscribed(outcome, ctx);
+    }
+}
+
+/// Delivers to one actor; without a reader once the subscription is over.
+struct Delivery<T: Item, S> {
+    reader: Option<Reader<T>>,
+    handler: Option<Arc<Standing>>,
+    shape: PhantomData<S>,
+}
 
 // Nothing in it is pinned, whatever the events are.
-impl<E: Send + Sync + 'static> Unpin for Delivery<E> {}
+impl<T: Item, S> Unpin for Delivery<T, S> {}
 
-impl<E, A> ActorFuture<A> for Delivery<E>
+impl<T, A, S> ActorFuture<A> for Delivery<T, S>
 where
-    E: Send + Sync + 'static,
-    A: Subscriber<E>,
-    A::Context: AsyncContext<A>,
+    T: Item,
+    A: Actor<Context: AsyncContext<A>>,
+    S: Shape<A, T>,
 {
     type Output = ();
 
@@ -113,7 +271,7 @@ where
         ctx: &mut A::Context,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let delivery = &mut self.0;
+        let Self { reader: delivery, handler, shape: PhantomData } = &mut *self;
         let mut left = DRAIN;
         loop {
             let Some(reader) = delivery else {
@@ -127,12 +285,15 @@ where
             };
             if let Some(outcome) = outcome {
                 *delivery = None;
-                actor.unsubscribed(outcome, ctx);
+                S::unsubscribed(actor, outcome, ctx);
                 return Poll::Ready(());
             }
-            let batch = reader.take(left);
+            let batch = reader.take(left.min(S::MOST));
             left = left.saturating_sub(batch.len());
-            let received = catch_unwind(AssertUnwindSafe(|| actor.receive(batch, ctx)));
+            let depth = batch.causation_depth();
+            let received = catch_unwind(AssertUnwindSafe(|| {
+                causation::within(handler, depth, || S::receive(actor, batch, ctx));
+            }));
             if let Err(panic) = received {
                 // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver,
                 // or a second panic would end the process.

@@ -1,32 +1,36 @@
-//! Who sleeps, and how a publisher wakes each sleeper once.
+//! Who sleeps, and how each sleeper is woken once.
+//!
+//! Two sides use it in both directions: readers sleep until there is an event, publishers until there is room.
 //!
 //! ```text
-//!  reader                                   publisher
-//!  1  put my waker down, idle += 1          a  publish (Release)
-//!  2  fence (SeqCst)                        b  fence (SeqCst)
-//!  3  is there something after all?         c  idle == 0?  then nobody is to be woken
-//!       yes: take the waker back, read on      else: take all wakers, idle = 0, wake them
-//!       no:  sleep
+//!  sleeper                                  ringer
+//!  1  put my waker down, idle += 1          a  change what the sleeper waits for (Release)
+//!  2  look at what I wait for (Acquire)     b  idle == 0?  then nobody is to be woken
+//!       it came: take the waker back           else: take all wakers, idle = 0, wake them
+//!       not yet: sleep
 //! ```
 //!
 //! # Why no wake-up is lost
-//! The fences of 2 and b stand in one total order. If b comes first, then 3 sees what a published, and the reader does
-//! not sleep. If 2 comes first, then c sees the count of 1, and the waker is found under the lock. A reader that is woken
-//! for nothing reads, finds nothing, and begins at 1 again.
+//! The change of `idle` in 1 and the look at it in b are both read-modify-write, so one of them comes first. If b does, 1
+//! reads what b has written and sees a with it, and the sleeper does not sleep. If 1 does, then b finds a count above zero,
+//! and the waker under the lock. Who is woken for nothing looks, finds nothing, and begins at 1 again.
 //!
 //! # Why it is cheap
-//! A publisher whose readers are awake pays one fence and one load of a line that only sleeping writes to. Once woken, a
-//! reader is not woken again before it went back to sleep: its waker is gone.
+//! One who rings while everybody is awake pays one read-modify-write of a line that only sleeping writes to otherwise; a
+//! fence and a load, which do the same, took as long or longer. Once woken, a sleeper is not woken again before it went
+//! back to sleep: its waker is gone.
 
 use std::task::{Context, Poll, Waker};
 
-use super::sync::{AtomicUsize, Mutex, Ordering, fence};
+use crossbeam_utils::CachePadded;
 
-/// The sleeping readers of one topic.
+use super::sync::{AtomicUsize, Mutex, Ordering};
+
+/// The sleepers of one side.
 #[derive(Debug, Default)]
 pub(super) struct Doorbell {
-    /// How many seats hold a waker. Written under the lock of `seats` only.
-    idle: AtomicUsize,
+    /// How many seats hold a waker. Changed under the lock of `seats` only.
+    idle: CachePadded<AtomicUsize>,
     seats: Mutex<Seats>,
 }
 
@@ -35,6 +39,8 @@ struct Seats {
     /// A seat keeps its index as long as it is taken.
     taken: Vec<Seat>,
     free: Vec<usize>,
+    /// Room to collect wakers in, so that no ring allocates; taken and brought back by who rings.
+    wakers: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -44,12 +50,12 @@ enum Seat {
     Asleep(Waker),
 }
 
-/// The place of one reader at a [`Doorbell`]; give it back with [`Doorbell::leave`].
+/// The place of one sleeper at a [`Doorbell`]; give it back with [`Doorbell::leave`].
 #[derive(Debug)]
 pub(super) struct SeatNumber(usize);
 
 impl Doorbell {
-    /// Takes a seat for a reader that is awake.
+    /// Takes a seat for one that is awake.
     pub(super) fn join(&self) -> SeatNumber {
         let mut seats = self.seats.lock();
         let seats = &mut *seats;
@@ -86,7 +92,7 @@ impl Doorbell {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// Sends the reader on `seat` to sleep unless `ready` says that there is something to read.
+    /// Sends the one on `seat` to sleep unless `ready` says that it need not.
     ///
     /// After `Pending` the next [`ring`](Self::ring) wakes the task.
     pub(super) fn sleep(
@@ -98,7 +104,6 @@ impl Doorbell {
         let asleep = Seat::Asleep(cx.waker().clone());
         let before = self.put(&mut self.seats.lock(), seat, asleep);
         drop(before);
-        fence(Ordering::SeqCst);
         if !ready() {
             return Poll::Pending;
         }
@@ -107,19 +112,20 @@ impl Doorbell {
         Poll::Ready(())
     }
 
-    /// Wakes every reader that sleeps. Call it after publishing; `wakers` is room to collect them in, empty before and
-    /// after, so that no call allocates.
-    pub(super) fn ring(&self, wakers: &mut Vec<Waker>) {
-        fence(Ordering::SeqCst);
-        if self.idle.load(Ordering::Relaxed) != 0 {
-            self.wake_all(wakers);
+    /// Wakes everybody who sleeps. Call it after the change that they wait for.
+    #[inline]
+    pub(super) fn ring(&self) {
+        // Writes what it finds, but is no mere load: see above.
+        if self.idle.compare_exchange(0, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.wake_all();
         }
     }
 
     #[cold]
-    fn wake_all(&self, wakers: &mut Vec<Waker>) {
-        {
+    fn wake_all(&self) {
+        let mut wakers = {
             let mut seats = self.seats.lock();
+            let mut wakers = std::mem::take(&mut seats.wakers);
             for seat in &mut seats.taken {
                 if matches!(seat, Seat::Asleep(_))
                     && let Seat::Asleep(waker) = std::mem::replace(seat, Seat::Awake)
@@ -127,11 +133,14 @@ impl Doorbell {
                     wakers.push(waker);
                 }
             }
-            self.idle.store(0, Ordering::Relaxed);
-        }
+            self.idle.swap(0, Ordering::AcqRel);
+            wakers
+        };
         // Outside the lock: a waker may run any code, such as the drop of a task with its reader.
-        for waker in wakers.drain(..) {
-            waker.wake();
+        wakers.drain(..).for_each(Waker::wake);
+        let mut seats = self.seats.lock();
+        if seats.wakers.capacity() < wakers.capacity() {
+            seats.wakers = wakers;
         }
     }
 
@@ -142,8 +151,8 @@ impl Doorbell {
         let before = std::mem::replace(place, state);
         let slept = usize::from(matches!(before, Seat::Asleep(_)));
         if sleeps != slept {
-            let idle = self.idle.load(Ordering::Relaxed) + sleeps - slept;
-            self.idle.store(idle, Ordering::Relaxed);
+            // Adds or takes away one.
+            self.idle.fetch_add(sleeps.wrapping_sub(slept), Ordering::AcqRel);
         }
         Some(before)
     }
@@ -173,17 +182,16 @@ mod tests {
         let waker = Waker::from(rung.clone());
         let cx = Context::from_waker(&waker);
         let seat = bell.join();
-        let mut wakers = Vec::new();
 
         assert!(bell.sleep(&seat, &cx, || false).is_pending());
         assert!(bell.sleep(&seat, &cx, || false).is_pending());
         assert_eq!(bell.idle(), 1);
-        bell.ring(&mut wakers);
-        bell.ring(&mut wakers);
+        bell.ring();
+        bell.ring();
         assert_eq!((rung.0.load(Ordering::Relaxed), bell.idle()), (1, 0));
 
         assert!(bell.sleep(&seat, &cx, || true).is_ready());
-        bell.ring(&mut wakers);
+        bell.ring();
         assert_eq!((rung.0.load(Ordering::Relaxed), bell.idle()), (1, 0));
     }
 
@@ -197,7 +205,7 @@ mod tests {
         assert!(bell.sleep(&first, &cx, || false).is_pending());
         bell.leave(&first);
         assert_eq!((bell.readers(), bell.idle()), (1, 0));
-        bell.ring(&mut Vec::new());
+        bell.ring();
         assert_eq!(rung.0.load(Ordering::Relaxed), 0);
         let third = bell.join();
         assert_eq!((bell.readers(), third.0), (2, 0));
@@ -248,10 +256,9 @@ mod explored {
                     })
                 })
                 .collect();
-            let mut wakers = Vec::new();
             for value in 1..=last {
                 published.store(value, Ordering::Release);
-                bell.ring(&mut wakers);
+                bell.ring();
             }
             for thread in threads {
                 thread.join().expect("a reader panicked");

@@ -1,4 +1,4 @@
-//! The window of the newest events of a topic, and the cursors that read it.
+//! The window of the newest events of a topic, the publishers that fill it, and the cursors that read it.
 //!
 //! ```text
 //!              window: the newest segments                  evicted: free when no cursor is in it
@@ -8,27 +8,38 @@
 //! ```
 //!
 //! A segment is a fixed row of events that are written once, and the length up to which they may be read. A cursor keeps
-//! the one segment alive in which it stands. So a publisher never waits for a reader and never touches what one may be
-//! reading; memory is bounded by the window and one segment for each reader; a reader may hold what it reads by reference
-//! for as long as it likes. Only the way from one segment to the next takes a lock, once for each segment.
+//! the one segment alive in which it stands. So a publisher never touches what a reader may be reading; memory is bounded
+//! by the window and one segment for each reader; a reader may hold what it reads by reference for as long as it likes. The
+//! way from one segment to the next takes a lock, once for each segment; nothing else that a reader does takes one.
+//!
+//! Publishers take turns under one lock. Each event has a sequence, its number in the ring from 0 on, which says in which
+//! slot of which segment it stands.
+//!
+//! # Readers that hold publishers up
+//! A publisher may write up to a capacity past the reader that is furthest behind among those that [hold](Standing) it. It
+//! knows up to where it may write, and looks at the readers only when it has come there.
 //!
 //! # Lagging
-//! A cursor whose next segment has left the window is lagged. It has still handed over every event up to
-//! [`Cursor::seen`], and finds its way back with [`Cursor::rejoin`].
+//! A cursor whose next segment has left the window is lagged. It has still handed over every event before that, and finds
+//! its way back with [`Cursor::rejoin`] or [`Cursor::skip_to_oldest`].
 
+mod cursor;
 mod segment;
+mod standing;
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Mutex, MutexGuard};
+use crossbeam_utils::CachePadded;
 
-use self::segment::{Reader, Segment, Writer};
-use super::doorbell::{Doorbell, SeatNumber};
-use crate::event::Envelope;
+pub(crate) use self::cursor::{Cursor, Peek, Ready};
+use self::cursor::{Find, Place};
+pub(super) use self::segment::Segment;
+use self::segment::{Reader, Writer};
+pub(super) use self::standing::{Overrun, Standing};
+use super::doorbell::Doorbell;
+use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::event::{Envelope, TransientEvent};
 use crate::stream::Position;
 
 /// How many events a segment of a large ring holds. The lock and the search in the window are paid once for so many
@@ -41,21 +52,21 @@ const SEGMENTS: usize = 8;
 /// How many evicted segments are kept for use again. More than one is needed only while readers stand in them.
 const SPARE: usize = 4;
 
-/// How often a level reader lets its task be polled again before it sleeps: about as long as it takes to wake a thread, so
-/// that it costs at most twice what the better choice would have. Without it a reader that is faster than its publisher
-/// sleeps after every few events; measured, four subscribers then got 30 instead of 50 to 70 million events a second. Any
-/// number from 2 to 64 did the same.
-const LINGER: u32 = 8;
-
-/// Something that has a place in the log.
-pub(crate) trait Placed {
-    /// Its place; ascending in a ring.
+/// What a ring can hold.
+pub trait Item: Send + Sync + 'static {
+    /// Its place in the log, ascending in a ring; [`Position::START`] if it has none.
     fn position(&self) -> Position;
 }
 
-impl<E> Placed for Envelope<E> {
+impl<E: Send + Sync + 'static> Item for Envelope<E> {
     fn position(&self) -> Position {
         self.header.position
+    }
+}
+
+impl<T: TransientEvent> Item for T {
+    fn position(&self) -> Position {
+        Position::START
     }
 }
 
@@ -64,9 +75,14 @@ impl<E> Placed for Envelope<E> {
 pub(super) struct Ring<T> {
     capacity: usize,
     segment_len: usize,
-    producer: Mutex<Producer<T>>,
-    window: Mutex<Window<T>>,
+    producer: CachePadded<Mutex<Producer<T>>>,
+    window: CachePadded<Mutex<Window<T>>>,
+    /// Where each reader stands that is known by name.
+    readers: Mutex<Vec<Enrolled<T>>>,
+    /// For readers that wait for events.
     pub(super) bell: Doorbell,
+    /// For publishers that wait for room.
+    pub(super) room: Doorbell,
     closed: AtomicBool,
 }
 
@@ -89,8 +105,10 @@ struct Producer<T> {
     writer: Option<Writer<T>>,
     /// Evicted segments that may be used again as soon as no cursor stands in them.
     spare: VecDeque<Arc<Segment<T>>>,
-    /// Room for the wakers of one ring of the bell.
-    wakers: Vec<Waker>,
+    /// The sequence of the next event.
+    next: u64,
+    /// The sequence before which events may be written without a look at the readers.
+    limit: u64,
 }
 
 #[derive(Debug)]
@@ -98,8 +116,20 @@ struct Window<T> {
     segments: VecDeque<Arc<Segment<T>>>,
     /// The number of the first segment.
     first: u64,
+    segment_len: u64,
     /// The position of the last event that is gone, or that never was here.
     floor: Position,
+}
+
+struct Enrolled<T> {
+    standing: Arc<Standing>,
+    overrun: Option<Arc<dyn Overrun<T>>>,
+}
+
+impl<T> std::fmt::Debug for Enrolled<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.standing.fmt(f)
+    }
 }
 
 /// The events that a cursor asked for are gone: read them from the log.
@@ -112,35 +142,88 @@ pub(crate) struct TooOld {
     pub(crate) floor: Position,
 }
 
-impl<T: Placed> Ring<T> {
+/// Why a ring did not take an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A reader that holds publishers up is a capacity behind.
+    Full,
+    /// Nothing will be published any more.
+    Closed,
+}
+
+/// Where a new cursor is to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Join {
+    /// Before the next event.
+    End,
+    /// Before the oldest event that is retained.
+    Oldest,
+    /// Before the first event after this position, or lagged if that is gone.
+    After(Position),
+}
+
+impl<T: Item> Ring<T> {
     /// An empty ring that retains at least the newest `capacity` events (at least one), and less than two segments more.
     /// Those up to `after` never were in it.
     pub(super) fn new(capacity: usize, after: Position) -> Self {
         let capacity = capacity.max(1);
         let segment_len = (capacity / SEGMENTS).clamp(1, SEGMENT);
+        let producer = Producer { writer: None, spare: VecDeque::new(), next: 0, limit: u64::MAX };
+        let window = Window {
+            segments: VecDeque::new(),
+            first: 0,
+            segment_len: segment_len as u64,
+            floor: after,
+        };
         Self {
             capacity,
             segment_len,
-            producer: Mutex::new(Producer {
-                writer: None,
-                spare: VecDeque::new(),
-                wakers: Vec::new(),
-            }),
-            window: Mutex::new(Window { segments: VecDeque::new(), first: 0, floor: after }),
+            producer: CachePadded::new(Mutex::new(producer)),
+            window: CachePadded::new(Mutex::new(window)),
+            readers: Mutex::new(Vec::new()),
             bell: Doorbell::default(),
+            room: Doorbell::default(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// The one publisher; whoever else wants to publish waits until this is dropped.
-    pub(super) fn publisher(&self) -> Publisher<'_, T> {
-        Publisher { producer: self.producer.lock(), ring: self }
+    /// The right to publish; whoever else wants to publish waits until this is dropped.
+    pub(super) fn publisher(&self) -> Turn<'_, T> {
+        Turn { producer: self.producer.lock(), ring: self }
+    }
+
+    /// Publishes one event of this depth.
+    #[inline]
+    pub(super) fn publish_one(&self, depth: u8, event: T) -> Result<(), (Refusal, T)> {
+        let mut turn = self.publisher();
+        if let Err(refusal) = turn.admit() {
+            return Err((refusal, event));
+        }
+        turn.write(depth, std::iter::once(event));
+        drop(turn);
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Publishes those of `events` that there is room for, and leaves the others.
+    pub(super) fn publish_many(&self, depth: u8, events: &mut Vec<T>) -> Result<(), Refusal> {
+        let mut turn = self.publisher();
+        let room = turn.admit()?;
+        let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(events.len());
+        turn.write(depth, events.drain(..fitting));
+        drop(turn);
+        self.bell.ring();
+        if events.is_empty() { Ok(()) } else { Err(Refusal::Full) }
     }
 
     /// Says that nothing will be published any more: readers that are level have reached the end.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.bell.ring(&mut Vec::new());
+        {
+            let _turn = self.producer.lock();
+            self.closed.store(true, Ordering::Release);
+        }
+        self.bell.ring();
+        self.room.ring();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -158,33 +241,74 @@ impl<T: Placed> Ring<T> {
         Extent {
             retained,
             // A segment leaves the window full.
-            published: window.first * self.segment_len as u64 + retained as u64,
+            published: window.first * window.segment_len + retained as u64,
             floor: window.floor,
             head: window.head(),
         }
     }
 
-    /// A cursor before the first event after position `after`.
+    /// Each reader that is known by name.
+    pub(super) fn standings(&self) -> Vec<Arc<Standing>> {
+        let readers = self.readers.lock();
+        readers.iter().map(|enrolled| Arc::clone(&enrolled.standing)).collect()
+    }
+
+    /// A cursor for a reader without a name, which holds nobody up, before the first event after position `after`.
     pub(super) fn join(self: &Arc<Self>, after: Position) -> Result<Cursor<T>, TooOld> {
         let place = self.window.lock().after(after)?;
-        Ok(Cursor::new(self, place))
+        Ok(Cursor::new(self, place, None))
     }
 
-    /// A cursor before the next event to be published.
-    pub(super) fn join_at_end(self: &Arc<Self>) -> Cursor<T> {
-        let place = self.window.lock().end();
-        Cursor::new(self, place)
+    /// A cursor for a reader that is known by name until it is dropped. `overrun` is told what is about to leave the window.
+    pub(super) fn enroll(
+        self: &Arc<Self>,
+        join: Join,
+        standing: &Arc<Standing>,
+        overrun: Option<Arc<dyn Overrun<T>>>,
+    ) -> Cursor<T> {
+        // Under the publishers' lock, so that none of them is already past what this reader has not seen.
+        let mut producer = self.producer.lock();
+        let place = {
+            let window = self.window.lock();
+            match join {
+                Join::End => window.end(),
+                Join::Oldest => window.place(0, 0, window.floor),
+                Join::After(after) => window
+                    .after(after)
+                    .unwrap_or_else(|_| Place { number: window.first, ..Place::gone(after) }),
+            }
+        };
+        let sequence = place.sequence(self.segment_len);
+        standing.move_to(sequence);
+        if standing.holds_publishers() {
+            producer.limit = producer.limit.min(sequence + self.capacity as u64);
+        }
+        self.readers.lock().push(Enrolled { standing: Arc::clone(standing), overrun });
+        drop(producer);
+        Cursor::new(self, place, Some(Arc::clone(standing)))
     }
 
-    /// A cursor that is lagged and has seen everything up to `seen`.
-    pub(super) fn join_lagged(self: &Arc<Self>, seen: Position) -> Cursor<T> {
-        Cursor::new(self, Place { segment: None, number: None, index: 0, seen, skipping: false })
+    /// Takes a reader off the list; publishers no longer wait for it.
+    pub(super) fn strike(&self, standing: &Arc<Standing>) {
+        standing.end();
+        let mut readers = self.readers.lock();
+        let index = readers.iter().position(|known| Arc::ptr_eq(&known.standing, standing));
+        let struck = index.map(|index| readers.swap_remove(index));
+        drop(readers);
+        // Outside the lock: dropping what it kept may run any code.
+        drop(struck);
+        self.room.ring();
+    }
+
+    /// Whether a publisher would find room.
+    pub(super) fn has_room(&self) -> bool {
+        self.is_closed() || self.publisher().room() > 0
     }
 }
 
-impl<T: Placed> Window<T> {
+impl<T: Item> Window<T> {
     fn head(&self) -> Position {
-        let newest = |s: &Arc<Segment<T>>| s.published().last().map(Placed::position);
+        let newest = |s: &Arc<Segment<T>>| s.published().last().map(Item::position);
         self.segments.iter().rev().find_map(newest).map_or(self.floor, |head| head.max(self.floor))
     }
 
@@ -207,7 +331,7 @@ impl<T: Placed> Window<T> {
             s.published().first().is_some_and(|event| event.position() <= after)
         };
         let index = self.segments.partition_point(begins_before).saturating_sub(1);
-        Ok(self.place(index, 0, after))
+        Ok(Place { skipping: true, ..self.place(index, 0, after) })
     }
 
     fn end(&self) -> Place<T> {
@@ -216,38 +340,48 @@ impl<T: Placed> Window<T> {
         self.place(index, len, self.head())
     }
 
+    fn at(&self, sequence: u64) -> Place<T> {
+        let (number, index) = (sequence / self.segment_len, sequence % self.segment_len);
+        let index = usize::try_from(index).unwrap_or(0);
+        match usize::try_from(number.wrapping_sub(self.first)) {
+            Ok(segment) if number >= self.first => self.place(segment, index, self.floor),
+            _ => Place { number, index, ..Place::gone(self.floor) },
+        }
+    }
+
     fn place(&self, segment: usize, index: usize, seen: Position) -> Place<T> {
         Place {
             segment: self.segments.get(segment).cloned().map(Reader::new),
-            number: Some(self.first + segment as u64),
+            number: self.first + segment as u64,
+            gone: false,
             index,
             seen,
-            skipping: true,
+            skipping: false,
         }
     }
 }
 
-enum Find<T> {
-    Here(Arc<Segment<T>>),
-    NotYet,
-    Gone,
-}
-
-/// The right to publish into a ring.
+/// The right to publish into a ring, one at a time.
 #[derive(Debug)]
-pub(super) struct Publisher<'a, T> {
+pub(super) struct Turn<'a, T> {
     producer: MutexGuard<'a, Producer<T>>,
     ring: &'a Ring<T>,
 }
 
-impl<T: Placed> Publisher<'_, T> {
-    /// Publishes `events`, in ascending positions, and wakes who sleeps.
+impl<T: Item> Turn<'_, T> {
+    /// Publishes `events`, in ascending positions, whether or not a reader is behind, and wakes who sleeps.
     pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
+        self.write(0, events.into_iter());
+        self.ring.bell.ring();
+    }
+
+    /// Writes events and lets the readers see them; they are still to be woken.
+    #[inline]
+    fn write(&mut self, depth: u8, mut events: impl Iterator<Item = T>) {
         let producer = &mut *self.producer;
-        let mut events = events.into_iter();
         loop {
             if let Some(writer) = &mut producer.writer {
-                writer.fill(&mut events);
+                producer.next += writer.fill(depth, &mut events) as u64;
                 writer.publish();
             }
             // A segment is opened with an event in hand: none leaves the window for nothing.
@@ -255,9 +389,30 @@ impl<T: Placed> Publisher<'_, T> {
                 break;
             };
             let writer = self.ring.open_segment(producer);
-            writer.fill(&mut std::iter::once(event));
+            producer.next += writer.fill(depth, &mut std::iter::once(event)) as u64;
         }
-        self.ring.bell.ring(&mut producer.wakers);
+    }
+
+    /// How many events may be written; at least one.
+    #[inline]
+    fn admit(&mut self) -> Result<u64, Refusal> {
+        if self.ring.closed.load(Ordering::Relaxed) {
+            return Err(Refusal::Closed);
+        }
+        match self.room() {
+            0 => Err(Refusal::Full),
+            room => Ok(room),
+        }
+    }
+
+    /// How many events may be written.
+    #[inline]
+    fn room(&mut self) -> u64 {
+        let producer = &mut *self.producer;
+        if producer.next >= producer.limit {
+            producer.limit = self.ring.limit();
+        }
+        producer.limit.saturating_sub(producer.next)
     }
 }
 
@@ -277,20 +432,38 @@ impl<T> Producer<T> {
     }
 }
 
-impl<T: Placed> Ring<T> {
+impl<T: Item> Ring<T> {
+    /// The sequence before which every reader that holds publishers up lets them write.
+    #[cold]
+    fn limit(&self) -> u64 {
+        let readers = self.readers.lock();
+        let standings = readers.iter().map(|enrolled| &enrolled.standing);
+        let behind = standings.filter_map(|standing| standing.holds_before()).min();
+        behind.map_or(u64::MAX, |sequence| sequence + self.capacity as u64)
+    }
+
     /// Adds an empty segment to the window, after making room for it.
+    #[cold]
     fn open_segment<'a>(&self, producer: &'a mut Producer<T>) -> &'a mut Writer<T> {
-        {
+        // What is opened has room for less than a segment of what is retained beside it.
+        let enough = self.capacity.div_ceil(self.segment_len) + 1;
+        loop {
+            let (oldest, sequence) = {
+                let window = self.window.lock();
+                match window.segments.front() {
+                    Some(oldest) if window.segments.len() >= enough => {
+                        (Arc::clone(oldest), window.first * window.segment_len)
+                    }
+                    _ => break,
+                }
+            };
+            // Outside the lock of the window, which a reader that is told may need.
+            self.overrun(sequence, &oldest);
             let mut window = self.window.lock();
-            // What remains without the oldest segment must be as much as was promised.
-            while window.segments.len().saturating_sub(1) * self.segment_len >= self.capacity {
-                let Some(evicted) = window.segments.pop_front() else {
-                    break;
-                };
-                window.first += 1;
-                window.floor = evicted.published().last().map_or(window.floor, Placed::position);
-                producer.spare.push_back(evicted);
-            }
+            window.segments.pop_front();
+            window.first += 1;
+            window.floor = oldest.published().last().map_or(window.floor, Item::position);
+            producer.spare.push_back(oldest);
         }
         // Outside the lock of the window, since it drops the events of old. Until the segment stands in the window,
         // readers that look for it find that nothing is there yet.
@@ -300,390 +473,16 @@ impl<T: Placed> Ring<T> {
         self.window.lock().segments.push_back(writer.segment().clone());
         producer.writer.insert(writer)
     }
-}
 
-/// A reader's place in a ring. It reads on its own, and gives its seat back when dropped.
-#[derive(Debug)]
-pub(crate) struct Cursor<T: Placed> {
-    ring: Arc<Ring<T>>,
-    seat: SeatNumber,
-    place: Place<T>,
-    /// How often in a row the task was polled for nothing.
-    lingered: u32,
-}
-
-#[derive(Debug)]
-struct Place<T> {
-    /// The segment that is being read; none between two segments.
-    segment: Option<Reader<T>>,
-    /// The number of that segment or, without one, of the next; none once it has left the window.
-    number: Option<u64>,
-    /// How many of the segment's events are done with.
-    index: usize,
-    /// Everything up to here was handed over, apart from what `index` says.
-    seen: Position,
-    /// Events up to `seen` may still come and are not wanted: the reader knows them from the log.
-    skipping: bool,
-}
-
-/// What stands before a cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peek {
-    /// The next event, at this position.
-    Next(Position),
-    /// Nothing yet.
-    Empty,
-    /// Events that have left the ring: read on in the log after [`Cursor::seen`], then [`Cursor::rejoin`].
-    Lagged,
-}
-
-/// How far a cursor got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// This many events were handed over.
-    Read(usize),
-    /// None: the next ones have left the ring.
-    Lagged,
-}
-
-/// Why a sleeping cursor was woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ready {
-    /// There is something to read.
-    Next,
-    /// The next events have left the ring.
-    Lagged,
-    /// The ring is closed and read to its end.
-    Closed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    Events,
-    Nothing,
-    Gone,
-}
-
-impl<T: Placed> Cursor<T> {
-    fn new(ring: &Arc<Ring<T>>, place: Place<T>) -> Self {
-        Self { seat: ring.bell.join(), ring: ring.clone(), place, lingered: 0 }
-    }
-
-    /// What stands before the cursor.
-    pub(crate) fn peek(&mut self) -> Peek {
-        match self.place.advance(&self.ring) {
-            Ahead::Events => {
-                self.place.ahead().first().map_or(Peek::Empty, |event| Peek::Next(event.position()))
-            }
-            Ahead::Nothing => Peek::Empty,
-            Ahead::Gone => Peek::Lagged,
+    /// Tells who wants to know it that a segment is about to leave the window.
+    fn overrun(&self, sequence: u64, oldest: &Segment<T>) {
+        let readers = self.readers.lock();
+        for overrun in readers.iter().filter_map(|enrolled| enrolled.overrun.as_ref()) {
+            overrun.overrun(sequence, oldest.published());
         }
-    }
-
-    /// Hands at most `max` events up to position `through` to `each`, in order.
-    ///
-    /// It stops early where `each` breaks or panics; the event at which it does is not done with and comes again.
-    pub(crate) fn read(
-        &mut self,
-        through: Position,
-        max: usize,
-        mut each: impl FnMut(&T) -> ControlFlow<()>,
-    ) -> Progress {
-        let mut handed = 0;
-        while handed < max {
-            match self.place.advance(&self.ring) {
-                Ahead::Events => {}
-                Ahead::Nothing => break,
-                Ahead::Gone if handed > 0 => break,
-                Ahead::Gone => return Progress::Lagged,
-            }
-            let Place { segment, index, .. } = &mut self.place;
-            let events = segment.as_ref().map_or(&[][..], Reader::known);
-            for event in events.iter().skip(*index).take(max - handed) {
-                if event.position() > through || each(event).is_break() {
-                    return Progress::Read(handed);
-                }
-                *index += 1;
-                handed += 1;
-            }
-        }
-        Progress::Read(handed)
-    }
-
-    /// The next events, at most `max` and those of one segment only, by reference. They are done with.
-    #[inline]
-    pub(super) fn take(&mut self, max: usize) -> &[T] {
-        if self.place.advance(&self.ring) != Ahead::Events {
-            return &[];
-        }
-        let Place { segment, index, .. } = &mut self.place;
-        let events = segment.as_ref().map_or(&[][..], Reader::known);
-        let ahead = events.get(*index..).unwrap_or(&[]);
-        let taken = ahead.get(..max).unwrap_or(ahead);
-        *index += taken.len();
-        taken
-    }
-
-    /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
-    pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
-        let Self { ring, seat, place, lingered } = self;
-        loop {
-            // Before looking: what was published before the end is seen first.
-            let closed = ring.is_closed();
-            match place.advance(ring) {
-                Ahead::Events => {
-                    *lingered = 0;
-                    return Poll::Ready(Ready::Next);
-                }
-                Ahead::Gone => return Poll::Ready(Ready::Lagged),
-                Ahead::Nothing if closed => return Poll::Ready(Ready::Closed),
-                Ahead::Nothing => {}
-            }
-            if *lingered < LINGER {
-                // The task goes to the back of its queue, and everybody else on the thread has a turn first.
-                *lingered += 1;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let ready = || ring.is_closed() || place.advance(ring) != Ahead::Nothing;
-            if ring.bell.sleep(seat, cx, ready).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Every event up to here is done with.
-    pub(crate) fn seen(&self) -> Position {
-        self.place.seen()
-    }
-
-    /// Goes to the first event after position `after`; the cursor stays where it is if that is gone.
-    pub(crate) fn rejoin(&mut self, after: Position) -> Result<(), TooOld> {
-        self.place = self.ring.window.lock().after(after)?;
-        Ok(())
-    }
-}
-
-impl<T: Placed> Drop for Cursor<T> {
-    fn drop(&mut self) {
-        self.ring.bell.leave(&self.seat);
-    }
-}
-
-impl<T: Placed> Place<T> {
-    /// Goes to the next event if there is one.
-    fn advance(&mut self, ring: &Ring<T>) -> Ahead {
-        loop {
-            if let Some(segment) = &mut self.segment {
-                if self.index < segment.known().len() {
-                    return Ahead::Events;
-                }
-                let events = segment.look();
-                if self.skipping {
-                    self.index = events.partition_point(|event| event.position() <= self.seen);
-                    self.skipping = self.index == events.len();
-                }
-                if self.index < events.len() {
-                    return Ahead::Events;
-                }
-                if !segment.is_complete() {
-                    return Ahead::Nothing;
-                }
-                self.seen = self.seen();
-                self.segment = None;
-                self.number = self.number.map(|number| number + 1);
-                self.index = 0;
-            }
-            let Some(number) = self.number else {
-                return Ahead::Gone;
-            };
-            let found = ring.window.lock().get(number);
-            match found {
-                Find::Here(segment) => self.segment = Some(Reader::new(segment)),
-                Find::NotYet => return Ahead::Nothing,
-                Find::Gone => self.number = None,
-            }
-        }
-    }
-
-    /// The events that are still to be read in this segment.
-    fn ahead(&self) -> &[T] {
-        let events = self.segment.as_ref().map_or(&[][..], Reader::known);
-        events.get(self.index..).unwrap_or(&[])
-    }
-
-    fn seen(&self) -> Position {
-        let done = self.index.checked_sub(1);
-        let last = done.and_then(|index| self.segment.as_ref()?.known().get(index));
-        last.map_or(self.seen, |event| self.seen.max(event.position()))
     }
 }
 
 #[cfg(test)]
 #[cfg(not(tidings_loom))]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use super::*;
-
-    /// An event that is nothing but its position.
-    #[derive(Debug)]
-    struct At(u64);
-
-    impl Placed for At {
-        fn position(&self) -> Position {
-            Position::new(self.0)
-        }
-    }
-
-    /// A ring that retains at least `capacity` events, with events at the even positions 12, 14 … `last`; 10 was the
-    /// head of the log.
-    fn ring(capacity: usize, last: u64) -> Arc<Ring<At>> {
-        let ring = Arc::new(Ring::new(capacity, Position::new(10)));
-        ring.publisher().publish((12..=last).step_by(2).map(At));
-        ring
-    }
-
-    fn read(cursor: &mut Cursor<At>, through: u64, max: usize) -> Vec<u64> {
-        let mut seen = Vec::new();
-        let progress = cursor.read(Position::new(through), max, |event| {
-            seen.push(event.0);
-            ControlFlow::Continue(())
-        });
-        assert_eq!(progress, Progress::Read(seen.len()));
-        seen
-    }
-
-    #[track_caller]
-    fn check_join(ring: &Arc<Ring<At>>, after: u64, expected: Result<&[u64], u64>) {
-        let after = Position::new(after);
-        match (ring.join(after), expected) {
-            (Ok(mut cursor), Ok(events)) => {
-                assert_eq!(cursor.seen(), after);
-                assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), events);
-                let last = events.last().map_or(after, |last| Position::new(*last));
-                assert_eq!(cursor.seen(), last);
-            }
-            (Err(gone), Err(floor)) => {
-                let floor = Position::new(floor);
-                assert_eq!(gone, TooOld { after, floor });
-            }
-            (joined, expected) => panic!("{joined:?}, expected {expected:?}"),
-        }
-    }
-
-    #[test]
-    fn a_cursor_joins_exactly_where_the_ring_still_has_everything() {
-        let empty = ring(4, 10);
-        check_join(&empty, 9, Err(10));
-        check_join(&empty, 10, Ok(&[]));
-        check_join(&empty, 11, Ok(&[]));
-
-        let fits = ring(4, 18);
-        check_join(&fits, 9, Err(10));
-        for (after, from) in [(10, 12), (11, 12), (12, 14), (13, 14), (17, 18)] {
-            let expected: Vec<_> = (from..=18).step_by(2).collect();
-            check_join(&fits, after, Ok(&expected));
-        }
-        check_join(&fits, 18, Ok(&[]));
-
-        // Capacity 4 keeps one event more while it fills a segment of one.
-        let moved = ring(4, 40);
-        check_join(&moved, 10, Err(30));
-        check_join(&moved, 29, Err(30));
-        check_join(&moved, 30, Ok(&[32, 34, 36, 38, 40]));
-        check_join(&moved, 39, Ok(&[40]));
-    }
-
-    #[test]
-    fn a_cursor_that_knows_more_than_was_published_skips_what_it_knows() {
-        for published in [10, 12, 14, 400] {
-            let ring = ring(32, published);
-            let mut cursor = ring.join(Position::new(401)).expect("nothing is gone");
-            assert_eq!(cursor.peek(), Peek::Empty);
-            let rest = (published + 2..=404).step_by(2);
-            for position in rest {
-                ring.publisher().publish([At(position)]);
-                let _ = cursor.peek();
-            }
-            assert_eq!(cursor.peek(), Peek::Next(Position::new(402)));
-            assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [402, 404]);
-        }
-    }
-
-    #[test]
-    fn a_cursor_at_the_end_sees_what_is_published_next() {
-        for published in [10, 12, 400] {
-            let ring = ring(32, published);
-            let mut cursor = ring.join_at_end();
-            assert_eq!(cursor.seen(), Position::new(published));
-            assert_eq!(cursor.peek(), Peek::Empty);
-            ring.publisher().publish([At(500), At(502)]);
-            assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [500, 502]);
-        }
-    }
-
-    #[test]
-    fn reading_stops_at_the_position_and_the_number_asked_for() {
-        let ring = ring(64, 80);
-        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
-        assert!(read(&mut cursor, 11, usize::MAX).is_empty());
-        assert_eq!(read(&mut cursor, 17, usize::MAX), [12, 14, 16]);
-        assert!(read(&mut cursor, 80, 0).is_empty());
-        assert_eq!(read(&mut cursor, 80, 2), [18, 20]);
-        let rest: Vec<_> = (22..=80).step_by(2).collect();
-        assert_eq!(read(&mut cursor, 80, usize::MAX), rest);
-        assert_eq!(cursor.peek(), Peek::Empty);
-    }
-
-    #[test]
-    fn an_event_whose_reader_breaks_or_panics_comes_again() {
-        let ring = ring(64, 20);
-        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
-        let progress = cursor.read(Position::new(20), 9, |event| match event.0 {
-            16 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        });
-        assert_eq!(progress, Progress::Read(2));
-        assert_eq!(cursor.seen(), Position::new(14));
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            cursor.read(Position::new(20), 9, |event| {
-                assert_eq!(event.0, 16, "as asked");
-                ControlFlow::Continue(())
-            })
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(cursor.peek(), Peek::Next(Position::new(18)));
-    }
-
-    #[test]
-    fn a_lagged_cursor_reads_its_segment_to_the_end_and_rejoins_where_it_can() {
-        let ring = ring(16, 12);
-        let mut cursor = ring.join(Position::new(10)).expect("nothing is gone");
-        assert_eq!(cursor.peek(), Peek::Next(Position::new(12)));
-        ring.publisher().publish((14..=200).step_by(2).map(At));
-        // Segments of two.
-        assert_eq!(read(&mut cursor, u64::MAX, usize::MAX), [12, 14]);
-        assert_eq!(cursor.peek(), Peek::Lagged);
-        let progress = cursor.read(Position::new(200), 9, |_| ControlFlow::Continue(()));
-        assert_eq!(progress, Progress::Lagged);
-        assert_eq!(cursor.seen(), Position::new(14));
-
-        let floor = ring.extent().floor;
-        let after = Position::new(floor.as_u64() - 1);
-        assert_eq!(cursor.rejoin(after), Err(TooOld { after, floor }));
-        assert_eq!(cursor.seen(), Position::new(14));
-        assert_eq!(cursor.rejoin(floor), Ok(()));
-        assert_eq!(cursor.peek(), Peek::Next(floor.plus(2)));
-    }
-
-    #[test]
-    fn publishing_nothing_evicts_nothing() {
-        let ring = ring(1, 14);
-        let before = ring.extent();
-        ring.publisher().publish([]);
-        let after = ring.extent();
-        assert_eq!((before.retained, before.floor), (after.retained, after.floor));
-        assert_eq!((after.published, after.head), (2, Position::new(14)));
-    }
-}
+mod tests;

@@ -1,34 +1,19 @@
-//! The subscriptions of users: from the ring while they keep up, from the log while they do not.
+//! Subscriptions of tasks and threads.
 
 use std::fmt;
 use std::future::poll_fn;
-use std::ops::Deref;
-use std::pin::Pin;
-use std::slice;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use futures_util::Stream;
 
-use super::ring::{Ready, TooOld};
-use super::topic::{Cursor, HistoryError, HistoryPage, Topic};
+use super::batch::{Batch, SharedBatch};
+use super::causation::Within;
+use super::reader::{Next, Reader};
+use super::ring::Item;
 use crate::event::Envelope;
 use crate::stream::Position;
-
-/// How many events are read from the log at once. Large enough to make the way to a thread that may block cheap, small
-/// enough that a subscriber that starts at the beginning of a long log needs little memory.
-const PAGE: usize = 512;
-
-/// Where a subscription starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Start {
-    /// With the next event that is published.
-    #[default]
-    Now,
-    /// With the first event after this position: how a subscriber resumes that keeps the position it has finished.
-    /// [`Position::START`] is the beginning of the log.
-    After(Position),
-}
 
 /// Why a subscription ended early. It has delivered everything before, and nothing after.
 #[derive(Debug, thiserror::Error)]
@@ -71,276 +56,168 @@ pub enum SubscriptionError {
         /// The last position that was delivered or passed.
         after: Position,
     },
+    /// The function that reads the key off an event of topic `topic`, or the copying of an event, panicked.
+    #[error("the key function of a subscription to topic {topic} panicked: {panic}")]
+    Key {
+        /// The topic.
+        topic: &'static str,
+        /// What the panic says.
+        panic: Arc<str>,
+    },
 }
 
-/// One reader of a [`Topic`]: each event from its start on, in order, once. Dropping it unsubscribes.
+/// One reader of a [`Topic`](crate::Topic): each event from its start on, in order, once. Dropping it unsubscribes.
 ///
-/// It never slows the publisher. One that falls further behind than the topic retains reads on in the log, in pages on
-/// a thread that may block, and comes back to the ring when it is level.
-///
-/// To send a command because of an event, name the event as its [cause](crate::Sending::caused_by) and derive the command's
-/// id from it, as in `CommandId::from_name(&format!("reserve/{}", envelope.event_id))`: seen again after a restart from an
-/// older position, it changes nothing. It is no `Stream`, since a batch is lent, not given.
+/// To send a command because of a durable event, name the event as its [cause](crate::Sending::caused_by) and derive the
+/// command's id from it, as in `CommandId::from_name(&format!("reserve/{}", envelope.event_id))`: seen again after a restart
+/// from an older position, it changes nothing.
 #[must_use = "dropping a subscription unsubscribes"]
-pub struct Subscription<E: Send + Sync + 'static> {
-    reader: Reader<E>,
+pub struct Subscription<T: Item> {
+    reader: Reader<T>,
 }
 
-impl<E: Send + Sync + 'static> Subscription<E> {
-    pub(super) fn new(topic: &Topic<E>, start: Start) -> Self {
-        Self { reader: Reader::new(topic, start) }
+impl<T: Item> Subscription<T> {
+    pub(super) fn new(reader: Reader<T>) -> Self {
+        Self { reader }
     }
 
-    /// Waits for the next events, in order and by reference; `None` when the app has shut down and all were delivered.
+    /// Waits for the next events, in order and by reference; `None` when the topic is closed and all were delivered.
     ///
-    /// A batch is what is there, at most a few hundred events. Its events count as delivered when this returns.
+    /// A batch is what is there, at most a few hundred events. Its events count as delivered when this returns, and as done
+    /// with, for publishers that wait, when it is called again.
     ///
     /// # Errors
     /// [`SubscriptionError`] if events had to be read from the log and could not. The next call tries again.
     ///
     /// # Cancel safety
     /// Safe: a call that is dropped before it returns has delivered nothing.
-    pub async fn next(&mut self) -> Result<Option<Batch<'_, E>>, SubscriptionError> {
+    pub async fn next(&mut self) -> Result<Option<Batch<'_, T>>, SubscriptionError> {
         match poll_fn(|cx| self.reader.poll_ready(cx)).await? {
             Next::Events => Ok(Some(self.reader.take(usize::MAX))),
             Next::End => Ok(None),
         }
     }
+}
 
-    /// The position up to which everything was delivered: what to keep, to resume with [`Start::After`].
+impl<E: Send + Sync + 'static> Subscription<Envelope<E>> {
+    /// The position up to which everything was delivered: what to keep, to resume with
+    /// [`Subscribe::after`](crate::Subscribe::after).
     pub fn position(&self) -> Position {
         self.reader.seen()
     }
 }
 
-impl<E: Send + Sync + 'static> fmt::Debug for Subscription<E> {
+impl<T: Item> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("topic", &self.reader.topic.name())
-            .field("position", &self.reader.seen())
-            .finish()
+        describe(&self.reader, "Subscription", f)
     }
 }
 
-/// Some events of a topic, in order, by reference: dereferences to a slice, which is never empty when it is delivered.
-#[derive(Debug)]
-pub struct Batch<'a, E>(&'a [Envelope<E>]);
+fn describe<T: Item>(reader: &Reader<T>, shape: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct(shape)
+        .field("topic", &reader.topic.name())
+        .field("name", &reader.standing.name)
+        .field("overflow", &reader.standing.overflow)
+        .finish_non_exhaustive()
+}
 
-impl<E> Deref for Batch<'_, E> {
-    type Target = [Envelope<E>];
+/// Hands each batch to `handle`.
+pub(super) async fn handle_each<T: Item>(
+    mut reader: Reader<T>,
+    mut handle: impl AsyncFnMut(Batch<'_, T>),
+) -> Result<(), SubscriptionError> {
+    let mut handler = Some(Arc::clone(&reader.standing));
+    while let Next::Events = poll_fn(|cx| reader.poll_ready(cx)).await? {
+        let batch = reader.take(usize::MAX);
+        let depth = batch.causation_depth();
+        let future = pin!(handle(batch));
+        Within { handler: &mut handler, depth, future }.await;
+    }
+    Ok(())
+}
 
-    fn deref(&self) -> &[Envelope<E>] {
-        self.0
+/// A subscription as a `Stream` of [shared batches](SharedBatch); made by [`Subscribe::stream`](crate::Subscribe::stream).
+///
+/// It ends when the topic is closed and all was delivered. After an error it tries again when it is polled again.
+#[must_use = "dropping a subscription unsubscribes"]
+pub struct EventStream<T: Item> {
+    reader: Reader<T>,
+    ended: bool,
+}
+
+impl<T: Item> EventStream<T> {
+    pub(super) fn new(reader: Reader<T>) -> Self {
+        Self { reader, ended: false }
     }
 }
 
-impl<E> Clone for Batch<'_, E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
+// Nothing in it is pinned, whatever the events are.
+impl<T: Item> Unpin for EventStream<T> {}
 
-impl<E> Copy for Batch<'_, E> {}
+impl<T: Item> Stream for EventStream<T> {
+    type Item = Result<SharedBatch<T>, SubscriptionError>;
 
-impl<'a, E> IntoIterator for Batch<'a, E> {
-    type Item = &'a Envelope<E>;
-    type IntoIter = slice::Iter<'a, Envelope<E>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-impl<'a, E> IntoIterator for &Batch<'a, E> {
-    type Item = &'a Envelope<E>;
-    type IntoIter = slice::Iter<'a, Envelope<E>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-/// What a subscription does: read the ring, or the log while the ring is too young.
-pub(super) struct Reader<E: Send + Sync + 'static> {
-    topic: Topic<E>,
-    cursor: Cursor<E>,
-    source: Source<E>,
-}
-
-enum Source<E> {
-    Ring,
-    /// Everything up to `after` is delivered, the ring begins only after `floor`, and `loading` is on its way.
-    Log {
-        after: Position,
-        floor: Position,
-        loading: Option<Loading<E>>,
-    },
-    Page(Page<E>),
-}
-
-type Loading<E> = JoinHandle<Result<HistoryPage<E>, HistoryError>>;
-
-struct Page<E> {
-    events: Vec<Envelope<E>>,
-    /// How many of them are delivered.
-    index: usize,
-    /// Everything up to here was delivered before the page.
-    after: Position,
-    /// Everything up to here is delivered with the page.
-    through: Position,
-}
-
-/// What stands before a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    Events,
-    End,
-}
-
-impl<E: Send + Sync + 'static> Reader<E> {
-    pub(super) fn new(topic: &Topic<E>, start: Start) -> Self {
-        let (cursor, source) = match start {
-            Start::Now => (topic.join_at_end(), Source::Ring),
-            Start::After(after) => match topic.join(after) {
-                Ok(cursor) => (cursor, Source::Ring),
-                Err(gone) => (topic.join_lagged(after), Source::log(gone)),
-            },
-        };
-        Self { topic: topic.clone(), cursor, source }
-    }
-
-    /// Everything up to here is delivered.
-    pub(super) fn seen(&self) -> Position {
-        match &self.source {
-            Source::Ring => self.cursor.seen(),
-            Source::Log { after, .. } => *after,
-            Source::Page(page) => page.seen(),
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
         }
-    }
-
-    /// Waits until [`take`](Self::take) has something to give.
-    pub(super) fn poll_ready(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Next, SubscriptionError>> {
-        loop {
-            match &mut self.source {
-                Source::Ring => match ready!(self.cursor.poll_ready(cx)) {
-                    Ready::Next => return Poll::Ready(Ok(Next::Events)),
-                    Ready::Closed => return Poll::Ready(Ok(Next::End)),
-                    Ready::Lagged => {
-                        let seen = self.cursor.seen();
-                        self.source = rejoin(&mut self.cursor, seen);
-                    }
-                },
-                Source::Log { after, floor, loading } => {
-                    let (after, floor) = (*after, *floor);
-                    let pending = match loading {
-                        Some(pending) => pending,
-                        None => match load(&self.topic, after) {
-                            Ok(started) => loading.insert(started),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        },
-                    };
-                    let loaded = ready!(Pin::new(pending).poll(cx));
-                    *loading = None;
-                    let page = loaded
-                        .unwrap_or_else(|failed| Err(failed.into()))
-                        .map_err(|source| SubscriptionError::Log {
-                            topic: self.topic.name(),
-                            after,
-                            source,
-                        })
-                        .and_then(|page| Page::checked(&self.topic, after, floor, page));
-                    match page {
-                        Ok(page) => self.source = Source::Page(page),
-                        Err(error) => return Poll::Ready(Err(error)),
-                    }
-                }
-                Source::Page(page) if page.index < page.events.len() => {
-                    return Poll::Ready(Ok(Next::Events));
-                }
-                Source::Page(page) => self.source = rejoin(&mut self.cursor, page.through),
+        self.reader.poll_ready(cx).map(|next| match next {
+            Ok(Next::Events) => Some(Ok(self.reader.take_shared())),
+            Ok(Next::End) => {
+                self.ended = true;
+                None
             }
-        }
-    }
-
-    /// The next events, at most `max`; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
-    pub(super) fn take(&mut self, max: usize) -> Batch<'_, E> {
-        Batch(match &mut self.source {
-            Source::Ring => self.cursor.take(max),
-            Source::Log { .. } => &[],
-            Source::Page(page) => page.take(max),
+            Err(error) => Some(Err(error)),
         })
     }
 }
 
-/// Where a reader that has everything up to `after` reads on.
-fn rejoin<E: Send + Sync + 'static>(cursor: &mut Cursor<E>, after: Position) -> Source<E> {
-    match cursor.rejoin(after) {
-        Ok(()) => Source::Ring,
-        Err(gone) => Source::log(gone),
+impl<T: Item> fmt::Debug for EventStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe(&self.reader, "EventStream", f)
     }
 }
 
-/// Starts to read a page after `after` on a thread that may block.
-fn load<E: Send + Sync + 'static>(
-    topic: &Topic<E>,
-    after: Position,
-) -> Result<Loading<E>, SubscriptionError> {
-    let topic_name = topic.name();
-    let history = topic.history().ok_or(SubscriptionError::NoLog { topic: topic_name, after })?;
-    let runtime = Handle::try_current()
-        .map_err(|_| SubscriptionError::NoRuntime { topic: topic_name, after })?;
-    let history = history.clone();
-    Ok(runtime.spawn_blocking(move || history(after, PAGE)))
+/// A subscription as an iterator of [shared batches](SharedBatch) for a thread; made by
+/// [`Subscribe::iter`](crate::Subscribe::iter).
+///
+/// It waits for the next events, and ends when the topic is closed and all was delivered. After an error it tries again when
+/// it is asked again.
+///
+/// # Panics
+/// `next` does within a task of the `futures` crate's own executors; on a thread that runs other tasks it keeps them waiting.
+#[must_use = "dropping a subscription unsubscribes"]
+pub struct EventIter<T: Item> {
+    reader: Reader<T>,
+    ended: bool,
 }
 
-impl<E> Source<E> {
-    fn log(gone: TooOld) -> Self {
-        Self::Log { after: gone.after, floor: gone.floor, loading: None }
+impl<T: Item> EventIter<T> {
+    pub(super) fn new(reader: Reader<T>) -> Self {
+        Self { reader, ended: false }
     }
 }
 
-impl<E: Send + Sync + 'static> Page<E> {
-    /// Accepts a page of events after `after` from a log that must reach `floor` at least, since the ring, which is filled
-    /// after the log, begins there.
-    fn checked(
-        topic: &Topic<E>,
-        after: Position,
-        floor: Position,
-        page: HistoryPage<E>,
-    ) -> Result<Self, SubscriptionError> {
-        let hole = |what| SubscriptionError::Hole { topic: topic.name(), after, what };
-        let HistoryPage { events, through } = page;
-        let mut last = after;
-        for event in &events {
-            if event.position <= last {
-                return Err(hole("its events do not stand in the order of their positions"));
+impl<T: Item> Iterator for EventIter<T> {
+    type Item = Result<SharedBatch<T>, SubscriptionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        match futures_executor::block_on(poll_fn(|cx| self.reader.poll_ready(cx))) {
+            Ok(Next::Events) => Some(Ok(self.reader.take_shared())),
+            Ok(Next::End) => {
+                self.ended = true;
+                None
             }
-            last = event.position;
+            Err(error) => Some(Err(error)),
         }
-        if last > through {
-            return Err(hole("it hands out events that it says it has not reached"));
-        }
-        if through == after && after < floor {
-            return Err(hole("it ends before events that were published"));
-        }
-        Ok(Self { events, index: 0, after, through })
     }
+}
 
-    fn take(&mut self, max: usize) -> &[Envelope<E>] {
-        let ahead = self.events.get(self.index..).unwrap_or(&[]);
-        let taken = ahead.get(..max).unwrap_or(ahead);
-        self.index += taken.len();
-        taken
-    }
-
-    fn seen(&self) -> Position {
-        if self.index == self.events.len() {
-            return self.through;
-        }
-        let last = self.index.checked_sub(1);
-        last.and_then(|index| self.events.get(index)).map_or(self.after, |event| event.position)
+impl<T: Item> fmt::Debug for EventIter<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe(&self.reader, "EventIter", f)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ring;
+use super::ring::Turn;
 use super::topic::{HistoryPage, Topic};
 use crate::clock::Timestamp;
 use crate::event::{Envelope, Header};
@@ -21,7 +21,7 @@ use crate::stream::{Position, StreamId, Version};
 /// assert_eq!(feed.topic().status().head.as_u64(), 3);
 /// ```
 pub struct TopicFeed<E> {
-    topic: Topic<E>,
+    topic: Topic<Envelope<E>>,
     stream: StreamId,
     last: AtomicU64,
 }
@@ -32,7 +32,7 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
     /// # Panics
     /// If `name` cannot be the category of a stream.
     pub fn new(name: &'static str, capacity: usize) -> Self {
-        Self::of(name, Topic::new(name, capacity, Position::START, None))
+        Self::of(name, Topic::durable(name, capacity, Position::START, None))
     }
 
     /// A topic with a log that was at position `after` when the topic was made.
@@ -52,11 +52,11 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
         let history = move |after, limit| {
             log(after, limit).map(|(events, through)| HistoryPage { events, through })
         };
-        let topic = Topic::new(name, capacity, after, Some(Arc::new(history)));
+        let topic = Topic::durable(name, capacity, after, Some(Arc::new(history)));
         Self::of(name, topic)
     }
 
-    fn of(name: &'static str, topic: Topic<E>) -> Self {
+    fn of(name: &'static str, topic: Topic<Envelope<E>>) -> Self {
         #[expect(clippy::expect_used, reason = "a test's mistake, and documented")]
         let stream = StreamId::new(name, "1").expect("the name must be a category");
         let last = AtomicU64::new(topic.status().head.as_u64());
@@ -64,7 +64,7 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
     }
 
     /// The topic.
-    pub fn topic(&self) -> Topic<E> {
+    pub fn topic(&self) -> Topic<Envelope<E>> {
         self.topic.clone()
     }
 
@@ -89,13 +89,13 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
     }
 
     /// The right to publish, held: for a loop that publishes one by one.
-    pub fn publisher(&self) -> Publisher<'_, E> {
-        Publisher(self.topic.publisher())
+    pub fn publisher(&self) -> FeedPublisher<'_, E> {
+        FeedPublisher(self.topic.turn())
     }
 
     /// Says that nothing more will come.
     pub fn close(&self) {
-        self.topic.close();
+        self.topic.end();
     }
 }
 
@@ -109,17 +109,17 @@ impl<E> fmt::Debug for TopicFeed<E> {
 }
 
 /// The right to publish into a [`TopicFeed`]; one at a time.
-pub struct Publisher<'a, E>(ring::Publisher<'a, Envelope<E>>);
+pub struct FeedPublisher<'a, E>(Turn<'a, Envelope<E>>);
 
-impl<E: Send + Sync + 'static> Publisher<'_, E> {
+impl<E: Send + Sync + 'static> FeedPublisher<'_, E> {
     /// Publishes a batch.
     pub fn publish(&mut self, events: impl IntoIterator<Item = Envelope<E>>) {
         self.0.publish(events);
     }
 }
 
-impl<E> fmt::Debug for Publisher<'_, E> {
+impl<E> fmt::Debug for FeedPublisher<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").finish_non_exhaustive()
+        f.debug_struct("FeedPublisher").finish_non_exhaustive()
     }
 }

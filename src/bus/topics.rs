@@ -36,13 +36,13 @@ trait AnyTopic: Any + Send + Sync {
 /// Publishes events that were decoded before.
 type Publication<'a> = Box<dyn FnOnce() + 'a>;
 
-impl<S: EventSet> AnyTopic for Topic<S> {
+impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
     fn status(&self) -> TopicStatus {
         Topic::status(self)
     }
 
     fn close(&self) {
-        Topic::close(self);
+        self.end();
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -70,19 +70,19 @@ impl Topics {
     }
 
     /// The topic of the events of `S`, made if it does not exist yet.
-    pub(crate) fn of<S: EventSet>(&mut self) -> Topic<S> {
+    pub(crate) fn of<S: EventSet>(&mut self) -> Topic<Envelope<S>> {
         if let Some(topic) = self.get() {
             return topic;
         }
         let history = history(Arc::clone(&self.store));
-        let topic = Topic::<S>::new(S::CATEGORY, self.capacity, self.start, Some(history));
+        let topic = Topic::durable(S::CATEGORY, self.capacity, self.start, Some(history));
         self.topics.insert(TypeId::of::<S>(), Box::new(topic.clone()));
         topic
     }
 
     /// The topic of the events of `S`, if it exists.
-    pub(crate) fn get<S: EventSet>(&self) -> Option<Topic<S>> {
-        self.topics.get(&TypeId::of::<S>())?.as_any().downcast_ref::<Topic<S>>().cloned()
+    pub(crate) fn get<S: EventSet>(&self) -> Option<Topic<Envelope<S>>> {
+        self.topics.get(&TypeId::of::<S>())?.as_any().downcast_ref::<Topic<Envelope<S>>>().cloned()
     }
 
     /// The state of each topic, in the order of their names.
@@ -113,7 +113,7 @@ impl fmt::Debug for Topics {
 }
 
 /// Reads the events of a topic from the log.
-fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<S> {
+fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<Envelope<S>> {
     let filter = Filter::Names(S::NAMES.to_vec());
     Arc::new(move |after, limit| {
         let page = store.read_log(after, &filter, limit)?;

@@ -10,7 +10,7 @@ use super::{Chunk, Trouble};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Topic, Topics};
 use crate::codec::Codec;
-use crate::event::{EventSet, Header, Recorded};
+use crate::event::{Envelope, EventSet, Header, Recorded};
 use crate::stream::Position;
 use crate::telemetry;
 
@@ -53,7 +53,7 @@ pub(crate) type Handler<T, S> =
 pub(crate) struct TypedSource<T, S: EventSet> {
     /// By the index of the event in its set.
     handlers: Vec<Option<Handler<T, S>>>,
-    topic: Option<Topic<S>>,
+    topic: Option<Topic<Envelope<S>>>,
     cursor: Option<Cursor<S>>,
 }
 

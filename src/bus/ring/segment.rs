@@ -20,12 +20,16 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// Events in a row; those that are published can be read.
-pub(super) struct Segment<T> {
+pub(in crate::bus) struct Segment<T> {
     len: Len,
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// Whether any of the events has a depth. Set before `len` shows that event.
+    deep: AtomicBool,
+    /// How many handlers caused each event one after the other; all zero unless `deep`.
+    depths: Box<[AtomicU8]>,
 }
 
 /// How many events are published. The writer changes it with each batch, so it shares its cache lines (a pair, as they are
@@ -56,7 +60,7 @@ pub(super) struct Writer<T> {
 impl<T> Segment<T> {
     /// The events that are published.
     #[inline]
-    pub(super) fn published(&self) -> &[T] {
+    pub(in crate::bus) fn published(&self) -> &[T] {
         let len = self.len.0.load(Ordering::Acquire);
         // SAFETY: `len` was loaded from this segment, which is borrowed.
         unsafe { self.first(len) }
@@ -80,7 +84,25 @@ impl<T> Segment<T> {
         self.slots.len()
     }
 
+    /// How many of the events from `index` on, at most `len`, have the same depth as the first of them, and that depth.
+    #[inline]
+    pub(super) fn same_depth(&self, index: usize, len: usize) -> (usize, u8) {
+        // The reader has loaded a length that shows these events, so it sees what was stored before.
+        if self.deep.load(Ordering::Relaxed) { self.run(index, len) } else { (len, 0) }
+    }
+
+    #[cold]
+    fn run(&self, index: usize, len: usize) -> (usize, u8) {
+        let mut depths = self.depths.iter().skip(index).take(len);
+        let depth = depths.next().map_or(0, |depth| depth.load(Ordering::Relaxed));
+        let same = depths.take_while(|other| other.load(Ordering::Relaxed) == depth).count();
+        ((same + 1).min(len), depth)
+    }
+
     fn clear(&mut self) {
+        if std::mem::take(self.deep.get_mut()) {
+            self.depths.iter_mut().for_each(|depth| *depth.get_mut() = 0);
+        }
         // First: after a panic in the drop of an event, when the others are dropped too, nothing may be dropped again.
         let len = std::mem::take(self.len.0.get_mut());
         let events = ptr::slice_from_raw_parts_mut(self.slots.as_mut_ptr().cast::<T>(), len);
@@ -111,6 +133,10 @@ impl<T> Reader<T> {
         self.known()
     }
 
+    pub(super) fn segment(&self) -> &Arc<Segment<T>> {
+        &self.segment
+    }
+
     /// Whether it knows of all events that the segment will ever hold.
     #[inline]
     pub(super) fn is_complete(&self) -> bool {
@@ -132,6 +158,8 @@ impl<T> Writer<T> {
             segment: Arc::new(Segment {
                 len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
+                deep: AtomicBool::new(false),
+                depths: std::iter::repeat_with(AtomicU8::default).take(capacity).collect(),
             }),
             written: 0,
         }
@@ -150,17 +178,31 @@ impl<T> Writer<T> {
         &self.segment
     }
 
-    /// Writes events into the free slots until either end. Nobody sees them before [`publish`](Self::publish).
+    /// Writes events of this depth into the free slots until either end, and returns how many. Nobody sees them before
+    /// [`publish`](Self::publish).
     #[inline]
-    pub(super) fn fill(&mut self, events: &mut impl Iterator<Item = T>) {
+    pub(super) fn fill(&mut self, depth: u8, events: &mut impl Iterator<Item = T>) -> usize {
+        let before = self.written;
         while let Some(slot) = self.segment.slots.get(self.written) {
             let Some(event) = events.next() else {
                 break;
             };
+            if depth > 0 {
+                self.deepen(depth);
+            }
             // SAFETY: this is the only writer (invariant 1, and it is borrowed mutably), and `written` is not before `len`,
             // so that no reader looks at the slot (invariant 3). The slot holds no event that would have to be dropped.
             unsafe { slot.get().write(MaybeUninit::new(event)) };
             self.written += 1;
+        }
+        self.written - before
+    }
+
+    #[cold]
+    fn deepen(&self, depth: u8) {
+        self.segment.deep.store(true, Ordering::Relaxed);
+        if let Some(slot) = self.segment.depths.get(self.written) {
+            slot.store(depth, Ordering::Relaxed);
         }
     }
 
@@ -232,7 +274,7 @@ mod tests {
                 });
             }
             for batch in [1..=1, 2..=8, 9..=LAST] {
-                writer.fill(&mut batch.map(Box::new));
+                writer.fill(0, &mut batch.map(Box::new));
                 writer.publish();
             }
         });
@@ -242,9 +284,9 @@ mod tests {
     fn each_event_is_dropped_once_read_or_not_and_published_or_not() {
         let event = Arc::new(());
         let mut writer = Writer::new(4);
-        writer.fill(&mut vec![event.clone(); 2].into_iter());
+        assert_eq!(writer.fill(0, &mut vec![event.clone(); 2].into_iter()), 2);
         writer.publish();
-        writer.fill(&mut vec![event.clone(); 9].into_iter());
+        assert_eq!(writer.fill(0, &mut vec![event.clone(); 9].into_iter()), 2);
         assert_eq!(writer.segment().published().len(), 2);
         let segment = writer.segment().clone();
         drop(writer);
@@ -256,7 +298,7 @@ mod tests {
         let mut writer = Writer::reuse(segment).expect("nobody holds it");
         assert_eq!(Arc::strong_count(&event), 1);
         assert!(writer.segment().published().is_empty());
-        writer.fill(&mut std::iter::once(event.clone()));
+        writer.fill(0, &mut std::iter::once(event.clone()));
         drop(writer);
         assert_eq!(Arc::strong_count(&event), 1);
     }
@@ -274,7 +316,7 @@ mod tests {
         }
         let event = Arc::new(());
         let mut writer = Writer::new(3);
-        writer.fill(&mut (0..3).map(|n| Panics { _counted: event.clone(), does: n == 1 }));
+        writer.fill(0, &mut (0..3).map(|n| Panics { _counted: event.clone(), does: n == 1 }));
         let segment = writer.segment().clone();
         drop(writer);
         let panicked = thread::spawn(move || drop(Writer::reuse(segment))).join();
