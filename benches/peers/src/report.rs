@@ -137,9 +137,9 @@ pub(crate) fn chart(title: &str, unit: Unit, rows: &[Row]) -> String {
     for (line, row) in rows.iter().enumerate() {
         let y = TOP + LINE * line as f64;
         let length = ((WIDTH - NAMES - FIGURES) * row.per_second / most).max(1.0);
-        let colour = match row.subject.split_once(' ') {
-            Some(("tidings", _)) => "#e8590c",
-            Some(("limit:", _)) => "#a9b2bb",
+        let colour = match row.subject {
+            subject if subject.starts_with("tidings") => "#e8590c",
+            subject if subject.starts_with("limit") => "#a9b2bb",
             _ => "#4c8bd6",
         };
         let _ = writeln!(

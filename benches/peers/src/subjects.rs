@@ -15,6 +15,7 @@ pub(crate) mod ractor;
 pub(crate) mod rtrb;
 pub(crate) mod std_mpsc;
 pub(crate) mod thingbuf;
+pub(crate) mod tidings;
 pub(crate) mod tokio;
 
 use std::hint;

@@ -18,6 +18,7 @@ use crate::subjects::multiqueue::Multiqueue;
 use crate::subjects::ractor::{RactorCast, RactorPort};
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsBatchActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 use crate::workloads::{Section, Subject, Unit};
 
@@ -25,6 +26,10 @@ const SIDES: usize = 2;
 
 pub(crate) fn section() -> Section {
     let subjects = vec![
+        subject::<TidingsBatchActors>(),
+        subject::<TidingsActors>(),
+        subject::<TidingsTasks>(),
+        subject::<TidingsThreads>(),
         subject::<TokioMpsc>(),
         subject::<TokioBroadcast>(),
         subject::<AsyncBroadcast>(),
@@ -70,8 +75,9 @@ where
 {
     let (done, all_done) = mpsc::channel();
     let joiner = Sink::<SIDES>::new(events, done);
-    // An event is joined when both sides have handed it on. As many as two of each are on their way to the joiner.
-    let mut gate = Gate::new(joiner.acks(), CAPACITY / SIDES);
+    // An event is joined when both sides have handed it on. What is on its way to the joiner fits, with as much to spare as in
+    // the pipeline.
+    let mut gate = Gate::new(joiner.acks(), CAPACITY / 2 / SIDES);
     let joined = P::open(&seats.first, vec![joiner.handler()]);
     let sides = (0..SIDES as u64).map(|side| hand_on(joined.clone(), side, events)).collect();
     let mut publisher = P::open(&seats.first, sides);

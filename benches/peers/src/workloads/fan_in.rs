@@ -20,6 +20,7 @@ use crate::subjects::multiqueue::Multiqueue;
 use crate::subjects::ractor::{RactorCast, RactorPort};
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsBatchActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 use crate::workloads::{Section, Subject, Unit};
 
@@ -27,6 +28,10 @@ const PUBLISHERS: usize = 3;
 
 pub(crate) fn section() -> Section {
     let subjects = vec![
+        subject::<TidingsBatchActors>(),
+        subject::<TidingsActors>(),
+        subject::<TidingsTasks>(),
+        subject::<TidingsThreads>(),
         subject::<TokioMpsc>(),
         subject::<TokioBroadcast>(),
         subject::<AsyncBroadcast>(),

@@ -20,6 +20,7 @@ use crate::subjects::ractor::{RactorCast, RactorPort};
 use crate::subjects::rtrb::Rtrb;
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsBatchActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 use crate::workloads::{Section, Subject, Unit};
 
@@ -31,6 +32,10 @@ pub(crate) const CHARTED: &str = "1 to 4, one by one";
 
 pub(crate) fn one_by_one(subscribers: usize) -> Section {
     let subjects = [
+        subject::<TidingsBatchActors>(subscribers),
+        subject::<TidingsActors>(subscribers),
+        subject::<TidingsTasks>(subscribers),
+        subject::<TidingsThreads>(subscribers),
         subject::<TokioBroadcast>(subscribers),
         subject::<TokioMpsc>(subscribers),
         subject::<AsyncBroadcast>(subscribers),
@@ -60,6 +65,10 @@ pub(crate) fn one_by_one(subscribers: usize) -> Section {
 
 pub(crate) fn in_batches(subscribers: usize) -> Section {
     let subjects = [
+        batch_subject::<TidingsBatchActors>(subscribers),
+        batch_subject::<TidingsActors>(subscribers),
+        batch_subject::<TidingsTasks>(subscribers),
+        batch_subject::<TidingsThreads>(subscribers),
         // It has no batches; it is what the rest is divided by.
         subject::<TokioBroadcast>(subscribers),
         batch_subject::<Disruptor<disruptor::BusySpin>>(subscribers),

@@ -25,6 +25,7 @@ use crate::subjects::ractor::RactorCast;
 use crate::subjects::rtrb::Rtrb;
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 
 /// Events offered a second.
@@ -83,6 +84,9 @@ pub(crate) fn title(rate: u64) -> String {
 
 pub(crate) fn subjects() -> Vec<Subject> {
     vec![
+        subject::<TidingsActors>(),
+        subject::<TidingsTasks>(),
+        subject::<TidingsThreads>(),
         subject::<TokioMpsc>(),
         subject::<TokioBroadcast>(),
         subject::<AsyncBroadcast>(),

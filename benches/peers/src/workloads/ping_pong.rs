@@ -20,11 +20,18 @@ use crate::subjects::ractor::{RactorCast, RactorPort};
 use crate::subjects::rtrb::Rtrb;
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 use crate::workloads::{Section, Subject, Unit};
 
+/// Two actors that cause each other are a circle, which a topic cuts. A task is none of its handlers.
+const TIDINGS: &str = "tidings, an actor and a task";
+
 pub(crate) fn between_threads() -> Section {
     let subjects = vec![
+        apart_as::<TidingsActors, TidingsTasks>(TIDINGS),
+        apart::<TidingsTasks>(),
+        apart::<TidingsThreads>(),
         apart::<TokioMpsc>(),
         apart::<TokioBroadcast>(),
         apart::<AsyncBroadcast>(),
@@ -50,6 +57,8 @@ pub(crate) fn between_threads() -> Section {
 
 pub(crate) fn on_one_thread() -> Section {
     let subjects = vec![
+        together_as::<TidingsActors, TidingsTasks>(TIDINGS),
+        together::<TidingsTasks>(),
         together::<TokioMpsc>(),
         together::<TokioBroadcast>(),
         together::<AsyncBroadcast>(),
@@ -80,23 +89,31 @@ fn section(title: &str, subjects: Vec<Subject>) -> Section {
 }
 
 fn apart<P: Peer>() -> Subject {
-    Subject::new(P::NAME, |seats: &Seats, trips| {
+    apart_as::<P, P>(P::NAME)
+}
+
+fn apart_as<Near: Peer, Far: Peer>(name: &'static str) -> Subject {
+    Subject::new(name, |seats: &Seats, trips| {
         let [near, far] = &seats.apart;
-        run::<P>(near, far, trips)
+        run::<Near, Far>(near, far, trips)
     })
 }
 
 fn together<P: Peer>() -> Subject {
-    Subject::new(P::NAME, |seats: &Seats, trips| run::<P>(&seats.first, &seats.first, trips))
+    together_as::<P, P>(P::NAME)
+}
+
+fn together_as<Near: Peer, Far: Peer>(name: &'static str) -> Subject {
+    Subject::new(name, |seats: &Seats, trips| run::<Near, Far>(&seats.first, &seats.first, trips))
 }
 
 /// The main thread sends the first ping and has no further part in it.
-fn run<P: Peer>(near: &Seat, far: &Seat, trips: u64) -> Run {
+fn run<Near: Peer, Far: Peer>(near: &Seat, far: &Seat, trips: u64) -> Run {
     let (done, all_done) = mpsc::channel();
     let mut sink = Sink::<1>::new(trips, done);
-    let (hand_over, handed_over) = mpsc::channel::<P::Publisher>();
+    let (hand_over, handed_over) = mpsc::channel::<Far::Publisher>();
     let mut pings_out = None;
-    let mut pongs = Some(P::open(
+    let mut pongs = Some(Near::open(
         near,
         vec![move |pong: &Event| {
             let flow = sink.see(pong);
@@ -114,7 +131,7 @@ fn run<P: Peer>(near: &Seat, far: &Seat, trips: u64) -> Run {
             flow
         }],
     ));
-    let mut pings = P::open(
+    let mut pings = Far::open(
         far,
         vec![move |ping: &Event| {
             if let Some(pongs) = &mut pongs {

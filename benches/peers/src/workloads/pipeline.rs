@@ -20,11 +20,16 @@ use crate::subjects::ractor::{RactorCast, RactorPort};
 use crate::subjects::rtrb::Rtrb;
 use crate::subjects::std_mpsc::StdMpsc;
 use crate::subjects::thingbuf::Thingbuf;
+use crate::subjects::tidings::{TidingsActors, TidingsBatchActors, TidingsTasks, TidingsThreads};
 use crate::subjects::tokio::{TokioBroadcast, TokioMpsc};
 use crate::workloads::{Section, Subject, Unit};
 
 pub(crate) fn section() -> Section {
     let subjects = vec![
+        subject::<TidingsBatchActors>(),
+        subject::<TidingsActors>(),
+        subject::<TidingsTasks>(),
+        subject::<TidingsThreads>(),
         subject::<TokioMpsc>(),
         subject::<TokioBroadcast>(),
         subject::<AsyncBroadcast>(),
@@ -64,8 +69,9 @@ fn subject<P: Peer>() -> Subject {
 fn run<P: Peer>(seats: &Seats, events: u64) -> Run {
     let (done, all_done) = mpsc::channel();
     let sink = Sink::<1>::new(events, done);
-    // What is on its way fits into each topic, so that handing on never waits.
-    let mut gate = Gate::new(sink.acks(), CAPACITY);
+    // What is on its way fits into each topic, with some to spare for the peers that free a batch of slots only when its
+    // last event is handled: handing on never waits.
+    let mut gate = Gate::new(sink.acks(), CAPACITY / 2);
     let third = P::open(&seats.first, vec![sink.handler()]);
     let second = P::open(&seats.first, vec![hand_on(third, events)]);
     let mut first = P::open(&seats.first, vec![hand_on(second, events)]);
