@@ -1,4 +1,4 @@
-//! Where subscribers run: an actix arbiter and a current-thread tokio runtime, each on a thread of its own.
+//! Where subscribers run: on the thread of an actix arbiter, which is a current-thread tokio runtime.
 
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,9 @@ use std::thread::{self, JoinHandle};
 
 use actix::{Arbiter, ArbiterHandle, System};
 use core_affinity::CoreId;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 
-/// Places for subscribers beside the main thread. Nothing wakes the threads of a seat that a case does not use.
+/// Places for subscribers beside the main thread. Nothing wakes the thread of a seat that a case does not use.
 pub(crate) struct Seats {
     /// Where subscribers run.
     pub(crate) first: Seat,
@@ -24,8 +23,6 @@ pub(crate) struct Seat {
     pub(crate) arbiter: ArbiterHandle,
     pub(crate) runtime: Handle,
     core: Option<CoreId>,
-    /// Ends the runtime's thread when it is dropped.
-    _until: oneshot::Sender<()>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -43,11 +40,11 @@ impl Seats {
         let system = ready.recv().expect("the system starts");
         System::set_current(system.clone());
         let mut threads = vec![runner];
-        let first = Seat::new(system.arbiter().clone(), None, &mut threads);
+        let first = Seat::new(system.arbiter().clone(), None);
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let apart = [cores.first(), cores.get(1)].map(|core| {
             let arbiter = Arbiter::new();
-            let seat = Seat::new(arbiter.handle(), core.copied(), &mut threads);
+            let seat = Seat::new(arbiter.handle(), core.copied());
             threads.push(thread::spawn(move || arbiter.join().expect("it ended in order")));
             seat
         });
@@ -65,12 +62,11 @@ impl Seats {
 
     /// Ends the threads.
     pub(crate) fn close(self) {
-        let Self { first, apart, system, threads } = self;
+        let Self { apart, system, threads, .. } = self;
         for seat in &apart {
             seat.arbiter.stop();
         }
         system.stop();
-        drop((first, apart));
         for thread in threads {
             thread.join().expect("a seat ended in order");
         }
@@ -78,22 +74,14 @@ impl Seats {
 }
 
 impl Seat {
-    fn new(
-        arbiter: ArbiterHandle,
-        core: Option<CoreId>,
-        threads: &mut Vec<JoinHandle<()>>,
-    ) -> Self {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let handle = runtime.handle().clone();
-        let (until, closed) = oneshot::channel();
-        threads.push(thread::spawn(move || {
+    fn new(arbiter: ArbiterHandle, core: Option<CoreId>) -> Self {
+        let (started, ready) = mpsc::channel();
+        arbiter.spawn_fn(move || {
             stay_on(core);
-            // The sender is never used: it is dropped.
-            drop(runtime.block_on(closed));
-        }));
-        arbiter.spawn_fn(move || stay_on(core));
-        let (tasks, threads) = (Mutex::default(), Mutex::default());
-        Self { arbiter, runtime: handle, core, _until: until, tasks, threads }
+            started.send(Handle::current()).expect("the seat waits");
+        });
+        let runtime = ready.recv().expect("the arbiter runs");
+        Self { arbiter, runtime, core, tasks: Mutex::default(), threads: Mutex::default() }
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
