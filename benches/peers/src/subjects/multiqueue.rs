@@ -1,5 +1,8 @@
 //! multiqueue2: a ring after the Disruptor, read by threads. Its sender never waits, so the publisher tries again while the
 //! ring is full.
+//!
+//! Read with `recv`, which clones: `recv_view`, which does not, hands out events that are being overwritten. The check found
+//! one in a few million.
 
 use multiqueue2::{BroadcastSender, BroadcastUniReceiver, broadcast_queue};
 
@@ -41,7 +44,6 @@ impl Publish for BroadcastSender<Event> {
 impl Receive for BroadcastUniReceiver<Event> {
     #[inline]
     fn receive(&mut self) -> Event {
-        let Ok(event) = self.recv_view(|event| *event) else { panic!("the publisher lives") };
-        event
+        self.recv().expect("the publisher lives")
     }
 }
