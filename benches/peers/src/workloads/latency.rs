@@ -34,9 +34,6 @@ pub(crate) const RATES: [u64; 3] = [1_000, 100_000, 1_000_000];
 /// The publisher sleeps while the next event is further away than this, and spins for the rest: a sleep ends late.
 const SLEEP_ABOVE: Duration = Duration::from_micros(200);
 
-/// Above this the publisher lets others run while it waits.
-const YIELD_ABOVE: Duration = Duration::from_micros(10);
-
 /// Rounds, each with all subjects; more would show more of the rarest, and take longer.
 pub(crate) const ROUNDS: usize = 3;
 
@@ -154,8 +151,6 @@ fn wait_until(due: Instant) {
             return;
         } else if left > SLEEP_ABOVE {
             thread::sleep(left - SLEEP_ABOVE);
-        } else if left > YIELD_ABOVE {
-            thread::yield_now();
         } else {
             hint::spin_loop();
         }
