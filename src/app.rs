@@ -30,6 +30,7 @@ use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage};
+use crate::query::{Answers, Asking, Gathering, Query};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -54,6 +55,7 @@ struct Inner {
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    answers: Answers,
     gauges: Gauges,
     running: Mutex<Running>,
 }
@@ -100,6 +102,51 @@ impl App {
     pub fn try_view<P: Projection>(&self) -> Option<<P::Storage as Storage>::View<P>> {
         let view = self.inner.views.get(&TypeId::of::<P>())?;
         view.downcast_ref::<<P::Storage as Storage>::View<P>>().cloned()
+    }
+
+    /// Asks `query` of the one who answers queries of its type: a projection with a `#[query]` method for it, or a handler
+    /// that was given to [`AppBuilder::answer`]. Await what this returns for the reply.
+    ///
+    /// It runs in the task that awaits it, and is answered after a shutdown too, from the views as they ended.
+    pub fn query<Q: Query>(&self, query: Q) -> Asking<Q> {
+        Asking::new(self.clone(), query)
+    }
+
+    /// Asks `query` of everyone who was registered for it with [`AppBuilder::respond`], all at once. Await what this returns
+    /// for what they say.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings::{App, Memory, Query};
+    ///
+    /// #[derive(Query, Clone)]
+    /// #[query(reply = u32)]
+    /// struct StockOf { article: u32 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::builder()
+    ///     .store(Memory::new())
+    ///     .respond("Oslo", |query: StockOf, _| async move { Ok(query.article / 10) })
+    ///     .respond("Turin", |_: StockOf, _| async move { Err("the line is down".into()) })
+    ///     .respond("Lima", |_: StockOf, _| std::future::pending())
+    ///     .start()
+    ///     .await?;
+    /// let stock = app.gather(StockOf { article: 70 }).within(Duration::from_millis(50)).await?;
+    /// assert_eq!(stock.replies, [("Oslo", 7)]);
+    /// assert_eq!(stock.failed[0].0, "Turin");
+    /// assert_eq!(stock.late, ["Lima"]);
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn gather<Q: Query + Clone>(&self, query: Q) -> Gathering<Q> {
+        Gathering::new(self.clone(), query)
+    }
+
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.inner.answers
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.

@@ -13,6 +13,7 @@ mod event;
 mod id;
 mod processor;
 mod projection;
+mod query;
 mod sequencer;
 mod store;
 mod stream;
@@ -51,6 +52,7 @@ pub use projection::{
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
+pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
@@ -60,4 +62,4 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 #[cfg(feature = "macros")]
-pub use tidings_macros::{Command, Event, TransientEvent, aggregate, projection};
+pub use tidings_macros::{Command, Event, Query, TransientEvent, aggregate, projection};

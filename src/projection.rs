@@ -29,11 +29,12 @@ use tokio::sync::watch;
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
 #[cfg(feature = "sqlite")]
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
-use crate::app::Building;
+use crate::app::{Building, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
 use crate::processor::{ConsumerState, chain};
 use crate::processor::{Progress, Source, Trouble, TypedSource};
+use crate::query::Answers;
 use crate::stream::Position;
 
 /// Events folded into a view (read model).
@@ -71,6 +72,9 @@ pub(crate) mod private {
         /// What handlers fold into.
         type Target<P: Send + Sync + 'static>: 'static;
 
+        /// What the queries of a view are answered from.
+        type Reader<P: Send + Sync + 'static>: 'static;
+
         /// Starts the actor of `projection`, and returns how it is read.
         fn start<P: Projection<Storage = Self>>(
             projection: P,
@@ -86,10 +90,15 @@ pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
     sources: Vec<Box<dyn Source<S::Target<P>>>>,
     /// The stored names of events that were given a second handler.
     twice: Vec<&'static str>,
+    /// What is to be done once the view can be read, for each type of query that it answers.
+    answers: Vec<Answer<S::Reader<P>>>,
     #[cfg(feature = "sqlite")]
     schema: Option<&'static str>,
     storage: PhantomData<S>,
 }
+
+/// Registers how queries of one type are answered from a `V`.
+type Answer<V> = Box<dyn FnOnce(&V, &mut Answers) -> Result<(), StartError>>;
 
 impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
     pub(crate) fn of_projection() -> Self {
@@ -97,6 +106,7 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
         let mut handlers = Self {
             sources,
             twice,
+            answers: Vec::new(),
             #[cfg(feature = "sqlite")]
             schema: None,
             storage: PhantomData,
@@ -263,13 +273,16 @@ impl ProjectionStatus {
 /// How long a read waits for its position, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Waits until a projection has reached `wanted`.
+/// Waits until a projection has reached `wanted`; needs no timer if it has.
 async fn reached(
     name: &'static str,
     mut progress: watch::Receiver<Progress>,
     wanted: Position,
     patience: Duration,
 ) -> Result<(), ViewError> {
+    if progress.borrow().position >= wanted {
+        return Ok(());
+    }
     let arrival = progress.wait_for(|progress| {
         progress.position >= wanted || progress.state == ConsumerState::Stopped
     });

@@ -6,5 +6,7 @@ pub(crate) const COMMAND: &str = "tidings.command";
 pub(crate) const COMMIT: &str = "tidings.commit";
 /// The span around a batch that a projection folds.
 pub(crate) const FOLD: &str = "tidings.fold";
+/// The span around the answer to one query.
+pub(crate) const QUERY: &str = "tidings.query";
 /// The span around the handling of one event.
 pub(crate) const HANDLE: &str = "tidings.handle";

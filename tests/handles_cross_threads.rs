@@ -2,6 +2,7 @@
 
 use tidings::{App, InMemory, Memory, Receipt, Sending, Sqlite, TableView, Topic, View};
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
+use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -9,6 +10,10 @@ struct Opened;
 
 #[derive(Command, Clone)]
 struct Open;
+
+#[derive(Query, Clone)]
+#[query(reply = bool)]
+struct IsOpen;
 
 #[derive(Default)]
 struct Door;
@@ -50,5 +55,12 @@ fn handles_are_send_and_sync() {
     shared::<Topic<DoorEvent>>();
     shared::<View<Openings>>();
     shared::<TableView<Openings>>();
+    shared::<QueryContext>();
+    shared::<QueryError>();
+    shared::<Asking<IsOpen>>();
+    shared::<Gathering<IsOpen>>();
+    shared::<Gathered<IsOpen>>();
+    sent::<<Asking<IsOpen> as IntoFuture>::IntoFuture>();
+    sent::<<Gathering<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<Sending<Open>>();
 }

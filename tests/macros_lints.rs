@@ -18,7 +18,7 @@
 )]
 
 use serde::{Deserialize, Serialize};
-use tidings::{Command, Context, Event, Header, aggregate, projection};
+use tidings::{Command, Context, Event, Header, Query, aggregate, projection};
 
 /// Money came in.
 #[derive(Event, Debug, Serialize, Deserialize)]
@@ -111,6 +111,15 @@ mod within {
     pub(crate) struct Written;
 }
 
+/// How much is there?
+#[derive(Query, Debug)]
+#[query(reply = i64)]
+pub struct Sum;
+
+#[derive(Query)]
+#[query(reply = Option<u64>)]
+struct Last;
+
 /// All money there is.
 #[derive(Debug, Default)]
 pub struct Total {
@@ -129,6 +138,16 @@ impl Total {
     #[on]
     fn closed(&mut self, _: &Closed) -> Result<(), std::fmt::Error> {
         self.last.checked_add(1).map(drop).ok_or(std::fmt::Error)
+    }
+
+    #[query]
+    fn sum(&self, _: &Sum) -> i64 {
+        self.cents
+    }
+
+    #[query]
+    fn last(&self, _: Last) -> Result<Option<u64>, std::fmt::Error> {
+        Ok((self.last > 0).then_some(self.last))
     }
 }
 

@@ -126,7 +126,7 @@ impl Block {
                 false
             });
             let Some(name) = found else { continue };
-            refuse_cfg(&method.attrs, errors);
+            refuse_cfg(name, &method.attrs, errors);
             // The signature is the framework's choice, not the user's.
             method.attrs.push(syn::parse_quote! {
                 #[allow(
@@ -142,12 +142,16 @@ impl Block {
     }
 }
 
-fn refuse_cfg(attributes: &[Attribute], errors: &mut Errors) {
+fn refuse_cfg(name: &str, attributes: &[Attribute], errors: &mut Errors) {
+    let why = match name {
+        "query" => "since its projection answers for it",
+        _ => "since what it handles stands in the log",
+    };
     for attribute in attributes {
         if attribute.path().is_ident("cfg") {
             errors.at(
                 attribute,
-                "a handler is always there, since what it handles stands in the log: put `#[cfg]` into its body",
+                format_args!("a handler is always there, {why}: put `#[cfg]` into its body"),
             );
         }
     }
@@ -160,7 +164,7 @@ fn without_handler_attributes(item: TokenStream) -> TokenStream {
             for item in &mut block.items {
                 if let ImplItem::Fn(method) = item {
                     method.attrs.retain(|attribute| {
-                        !["command", "apply", "on"]
+                        !["command", "apply", "on", "query"]
                             .iter()
                             .any(|name| attribute.path().is_ident(name))
                     });
@@ -194,6 +198,12 @@ impl Handler {
         why_synchronous: &str,
         errors: &mut Errors,
     ) {
+        self.check_form(what, why_synchronous, errors);
+        self.check_receiver(what, borrow, wrong_borrow, errors);
+    }
+
+    /// Checks all that depends neither on the arguments nor on the receiver.
+    pub(crate) fn check_form(&self, what: &str, why_synchronous: &str, errors: &mut Errors) {
         let signature = &self.signature;
         if let Some(token) = signature.asyncness {
             errors.at(
@@ -212,7 +222,6 @@ impl Handler {
                 );
             }
         }
-        self.check_receiver(what, borrow, wrong_borrow, errors);
     }
 
     fn check_receiver(&self, what: &str, borrow: Borrow, wrong: &str, errors: &mut Errors) {

@@ -11,6 +11,7 @@ mod event;
 mod handler;
 mod keys;
 mod projection;
+mod query;
 mod transient;
 
 use proc_macro::TokenStream;
@@ -85,6 +86,30 @@ pub fn derive_transient_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Command, attributes(command))]
 pub fn derive_command(input: TokenStream) -> TokenStream {
     command::derive(&parse_macro_input!(input)).into()
+}
+
+/// Makes a type a query: implements `tidings::Query`, whose `NAME` is the name of the type.
+///
+/// The type cannot be generic.
+///
+/// ```
+/// use tidings::Query;
+///
+/// #[derive(Query)]
+/// #[query(reply = Option<i64>)]
+/// struct BalanceOf {
+///     account: String,
+/// }
+///
+/// assert_eq!(BalanceOf::NAME, "BalanceOf");
+/// ```
+///
+/// # Keys of `#[query(…)]`
+/// - `reply = Option<i64>`: the type that it is answered with.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_derive(Query, attributes(query))]
+pub fn derive_query(input: TokenStream) -> TokenStream {
+    query::derive(&parse_macro_input!(input)).into()
 }
 
 /// Makes the type of an `impl` block an aggregate, from the block's `#[command]` and `#[apply]` methods.
@@ -168,7 +193,8 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
     aggregate::expand(arguments.into(), item.into()).into()
 }
 
-/// Makes the type of an `impl` block a projection, from the block's `#[on]` methods: implements `tidings::Projection`.
+/// Makes the type of an `impl` block a projection, from the block's `#[on]` and `#[query]` methods: implements
+/// `tidings::Projection`.
 ///
 /// Events may come from any number of aggregates. Methods without an attribute stay as they are.
 ///
@@ -192,7 +218,13 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # }
 /// use std::collections::HashMap;
 ///
-/// use tidings::{Header, projection};
+/// use tidings::{Header, Query, projection};
+///
+/// #[derive(Query)]
+/// #[query(reply = Option<i64>)]
+/// struct BalanceOf {
+///     account: String,
+/// }
 ///
 /// #[derive(Default)]
 /// struct Balances {
@@ -212,8 +244,9 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///         self.withdrawals += 1;
 ///     }
 ///
-///     fn of(&self, account: &str) -> Option<i64> {
-///         self.by_account.get(account).copied()
+///     #[query]
+///     fn balance_of(&self, query: BalanceOf) -> Option<i64> {
+///         self.by_account.get(&query.account).copied()
 ///     }
 /// }
 /// ```
@@ -224,6 +257,13 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   `header: &Header`. What it writes through the transaction is committed together with the projection's checkpoint.
 ///
 /// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
+///
+/// - In memory: `#[query] fn balance_of(&self, query: BalanceOf) -> Option<i64>`.
+/// - In tables: `#[query] fn balance_of(db: &Connection, query: BalanceOf) -> Result<Option<i64>>`. The connection is read-only
+///   and sees one state of the view.
+///
+/// Each returns the query's reply, or a `Result` of it with any error; `query: &BalanceOf` does as well. The projection then
+/// answers that query in its app.
 ///
 /// # Keys
 /// - `name = "balances"`: its checkpoint is kept under it, so it must never change.

@@ -1,5 +1,7 @@
 //! `#[projection]`: attribute and block → model → checks → the implementation.
 
+mod query;
+
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Expr, Ident, LitStr, PatType, Path, Type};
@@ -27,6 +29,7 @@ struct Model {
     version: u32,
     schema: Option<Expr>,
     handlers: Vec<On>,
+    answers: Vec<query::Answer>,
 }
 
 /// One `#[on]` method.
@@ -44,13 +47,15 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
-    let methods = block.take_handlers("projection", &["on"], &["apply", "command"], &mut errors);
-    for (_, handler) in methods {
-        let found = match &model.schema {
-            None => on_in_memory(&handler, &mut errors),
-            Some(_) => on_in_tables(&handler, &mut errors),
-        };
-        model.handlers.extend(found);
+    let methods =
+        block.take_handlers("projection", &["on", "query"], &["apply", "command"], &mut errors);
+    for (name, handler) in methods {
+        match (name, &model.schema) {
+            ("query", None) => model.answers.extend(query::in_memory(&handler, &mut errors)),
+            ("query", Some(_)) => model.answers.extend(query::in_tables(&handler, &mut errors)),
+            (_, None) => model.handlers.extend(on_in_memory(&handler, &mut errors)),
+            (_, Some(_)) => model.handlers.extend(on_in_tables(&handler, &mut errors)),
+        }
     }
     check(&mut model, &mut errors);
 
@@ -68,6 +73,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         version: 1,
         schema: None,
         handlers: Vec::new(),
+        answers: Vec::new(),
     };
     let mut seen = Vec::new();
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
@@ -196,6 +202,7 @@ fn check(model: &mut Model, errors: &mut Errors) {
         seen.push(event);
         !twice
     });
+    query::check(&mut model.answers, errors);
 }
 
 /// `complete` is false if there were mistakes: then the handlers are not named.
@@ -209,7 +216,12 @@ fn implementation(model: &Model, complete: bool) -> TokenStream {
         .as_ref()
         .map(|schema| quote!(#krate::Handlers::<Self, #storage>::schema(__handlers, #schema);));
     let handlers = model.handlers.iter().map(|handler| one(model, handler, &storage));
-    let body = if complete { quote!(#schema #(#handlers)*) } else { quote!(let _ = __handlers;) };
+    let answers = model.answers.iter().map(|answer| query::expand(model, answer, &storage));
+    let body = if complete {
+        quote!(#schema #(#handlers)* #(#answers)*)
+    } else {
+        quote!(let _ = __handlers;)
+    };
     quote! {
         #[automatically_derived]
         impl #krate::Projection for #view {

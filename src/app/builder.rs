@@ -1,7 +1,9 @@
 //! Putting an app together.
 
 use std::any::{Any, TypeId};
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 #[cfg(feature = "sqlite")]
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -23,6 +25,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::EventSet;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Source, Stopping, Wiring};
 use crate::projection::Projection;
+use crate::query::{Answers, Query, QueryContext};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -35,6 +38,7 @@ pub struct AppBuilder {
     settings: Settings,
     aggregates: Vec<Step>,
     projections: Vec<Step>,
+    queries: Vec<Step>,
 }
 
 type Step = Box<dyn FnOnce(&mut Building) -> Result<(), StartError> + Send>;
@@ -82,6 +86,19 @@ pub enum StartError {
     /// Two sets hold events with the same stored name, so that a reader of the log could not tell them apart.
     #[error("event name {0:?} is used by two sets of events: rename one of them")]
     NameTwice(&'static str),
+    /// Queries of one type are answered by two projections or handlers.
+    #[error(
+        "query {0} is answered twice: remove one of its `#[query]` methods and `.answer(…)` handlers"
+    )]
+    AnswerTwice(&'static str),
+    /// Two responders to one query have the same name.
+    #[error("query {query} has two responders of the name {responder:?}: each needs its own")]
+    ResponderTwice {
+        /// The query.
+        query: &'static str,
+        /// The name.
+        responder: &'static str,
+    },
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Store(#[from] StoreError),
@@ -116,6 +133,7 @@ impl AppBuilder {
             },
             aggregates: Vec::new(),
             projections: Vec::new(),
+            queries: Vec::new(),
         }
     }
 
@@ -140,6 +158,68 @@ impl AppBuilder {
     /// Keeps the view of `projection`.
     pub fn projection<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(|building| building.start_projection(projection)));
+        self
+    }
+
+    /// Answers queries of type `Q` with `handler`, which gets the query and its [context](QueryContext). What a view can
+    /// answer by itself needs none of this: give its projection a `#[query]` method.
+    ///
+    /// The handler runs in the task of who asks. `?` works on every error in it; a panic reaches its caller alone.
+    ///
+    /// # Examples
+    /// ```
+    /// use tidings::{App, Memory, Query};
+    ///
+    /// #[derive(Query)]
+    /// #[query(reply = f64)]
+    /// struct Price { net: String }
+    ///
+    /// #[derive(Query)]
+    /// #[query(reply = f64)]
+    /// struct Rate;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::builder()
+    ///     .store(Memory::new())
+    ///     .answer(|_: Rate, _| async { Ok(0.25) })
+    ///     .answer(|query: Price, context| async move {
+    ///         let net: f64 = query.net.parse()?;
+    ///         Ok(net * (1.0 + context.app.query(Rate).await?))
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(app.query(Price { net: "80".into() }).await?, 100.0);
+    /// assert!(app.query(Price { net: "eighty".into() }).await.is_err());
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn answer<Q, A>(
+        mut self,
+        handler: impl Fn(Q, QueryContext) -> A + Send + Sync + 'static,
+    ) -> Self
+    where
+        Q: Query,
+        A: Future<Output = Result<Q::Reply, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.queries.push(Box::new(|building| building.answers.add_handler(handler)));
+        self
+    }
+
+    /// Adds `handler` to those who respond when queries of type `Q` are [gathered](App::gather), under a name of its own.
+    ///
+    /// It runs in the task of who asks, at once with the others.
+    pub fn respond<Q, A>(
+        mut self,
+        name: &'static str,
+        handler: impl Fn(Q, QueryContext) -> A + Send + Sync + 'static,
+    ) -> Self
+    where
+        Q: Query,
+        A: Future<Output = Result<Q::Reply, Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        self.queries.push(Box::new(move |building| building.answers.add_responder(name, handler)));
         self
     }
 
@@ -224,6 +304,7 @@ impl AppBuilder {
             processors: Vec::new(),
             directories: HashMap::new(),
             views: HashMap::new(),
+            answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
             projection_gauges: Vec::new(),
@@ -232,6 +313,7 @@ impl AppBuilder {
             .aggregates
             .into_iter()
             .chain(self.projections)
+            .chain(self.queries)
             .try_for_each(|step| step(&mut building));
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
@@ -264,6 +346,7 @@ impl AppBuilder {
                 topics,
                 directories: building.directories,
                 views: building.views,
+                answers: building.answers,
                 gauges: Gauges {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
@@ -322,6 +405,7 @@ pub struct Building {
     processors: Vec<(&'static str, ActorHandle)>,
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    pub(crate) answers: Answers,
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,

@@ -93,7 +93,7 @@ impl<T: Item> Subscription<T> {
     /// Safe: a call that is dropped before it returns has delivered nothing.
     pub async fn next(&mut self) -> Result<Option<Batch<'_, T>>, SubscriptionError> {
         match poll_fn(|cx| self.reader.poll_ready(cx)).await? {
-            Next::Events => Ok(Some(self.reader.take(usize::MAX))),
+            Next::Events => Ok(Some(self.reader.take())),
             Next::End => Ok(None),
         }
     }
@@ -128,7 +128,7 @@ pub(super) async fn handle_each<T: Item>(
 ) -> Result<(), SubscriptionError> {
     let mut handler = Some(Arc::clone(&reader.standing));
     while let Next::Events = poll_fn(|cx| reader.poll_ready(cx)).await? {
-        let batch = reader.take(usize::MAX);
+        let batch = reader.take();
         let depth = batch.causation_depth();
         let future = pin!(handle(batch));
         Within { handler: &mut handler, depth, future }.await;

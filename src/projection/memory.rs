@@ -11,11 +11,13 @@ use parking_lot::{ArcRwLockReadGuard, RawRwLock, RwLock};
 use tokio::sync::watch;
 
 use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached};
+use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
 use crate::processor::{Chunk, Keeper, Progress};
 use crate::projection::HandlerOutcome;
+use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
 use crate::stream::Position;
 
 /// A view in memory: the projection itself, read while it folds.
@@ -28,12 +30,13 @@ impl Storage for InMemory {
 
 impl private::Storage for InMemory {
     type Target<P: Send + Sync + 'static> = P;
+    type Reader<P: Send + Sync + 'static> = View<P>;
 
     fn start<P: Projection<Storage = Self>>(
         projection: P,
         building: &mut Building,
     ) -> Result<View<P>, StartError> {
-        let Handlers { sources, twice, .. } = Handlers::<P, Self>::of_projection();
+        let Handlers { sources, twice, answers, .. } = Handlers::<P, Self>::of_projection();
         let folded = Arc::new(RwLock::new(Folded {
             projection,
             position: Position::START,
@@ -42,7 +45,9 @@ impl private::Storage for InMemory {
         let keeper = MemoryKeeper { folded: Arc::clone(&folded) };
         let progress =
             building.start_processor::<P, _>(Floor::Projections, keeper, sources, &twice)?;
-        Ok(View { folded, progress })
+        let view = View { folded, progress };
+        answers.into_iter().try_for_each(|answer| answer(&view, &mut building.answers))?;
+        Ok(view)
     }
 }
 
@@ -59,6 +64,36 @@ impl<P: Projection<Storage = InMemory>> Handlers<P, InMemory> {
         self.add(move |view: &mut P, event: &E, header: &Header| {
             handler(view, event, header).into_result()
         })
+    }
+}
+
+impl<P: Projection<Storage = InMemory>> Handlers<P, InMemory> {
+    /// Answers each query of type `Q` with `handler`, which gets the view and the query.
+    ///
+    /// While it runs this projection cannot fold, and other readers may have to wait.
+    pub fn answer<Q, R>(
+        &mut self,
+        handler: impl Fn(&P, Q) -> R + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        Q: Query,
+        R: IntoReply<Q::Reply>,
+    {
+        let handler = Arc::new(handler);
+        self.answers.push(Box::new(move |view: &View<P>, answers: &mut Answers| {
+            let view = view.clone();
+            answers.add_answerer(move |query: Q, context: QueryContext| {
+                let (view, handler) = (view.clone(), Arc::clone(&handler));
+                async move {
+                    reached(P::NAME, view.progress.clone(), context.position, context.within)
+                        .await
+                        .map_err(QueryError::of_view::<Q>)?;
+                    let handled = Panic::catch(|| handler(&view.read(), query).into_reply());
+                    QueryError::unless_answered::<Q, _>(handled)
+                }
+            })
+        }));
+        self
     }
 }
 

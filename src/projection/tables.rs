@@ -10,20 +10,22 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::sync::{oneshot, watch};
+use tracing::{Span, info, warn};
 use uuid::Uuid;
 
 use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached};
+use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
 use crate::processor::{Chunk, Keeper, Progress, Trouble};
 use crate::projection::HandlerOutcome;
+use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
 use crate::store::StoreError;
 use crate::stream::Position;
 
@@ -103,12 +105,13 @@ impl Storage for Tables {
 
 impl private::Storage for Tables {
     type Target<P: Send + Sync + 'static> = Target<P>;
+    type Reader<P: Send + Sync + 'static> = TableReader;
 
     fn start<P: Projection<Storage = Self>>(
         projection: P,
         building: &mut Building,
     ) -> Result<TableView<P>, StartError> {
-        let Handlers { sources, twice, schema, .. } = Handlers::<P, Self>::of_projection();
+        let Handlers { sources, twice, answers, schema, .. } = Handlers::<P, Self>::of_projection();
         let file = ViewsFile::beside(building);
         let head = building.head.borrow().position;
         let keeper = TableKeeper::open(
@@ -120,8 +123,14 @@ impl private::Storage for Tables {
         )
         .map_err(|source| StartError::View { name: P::NAME, source })?;
         let progress = building.start_processor::<P, _>(Floor::Tables, keeper, sources, &twice)?;
-        let inner = TableViewInner { name: P::NAME, file, idle: Mutex::new(Vec::new()), progress };
-        Ok(TableView { inner: Arc::new(inner), projection: std::marker::PhantomData })
+        let anchor = file
+            .anchor()
+            .map_err(|error| StartError::View { name: P::NAME, source: file.failed(error) })?;
+        let inner =
+            TableViewInner { name: P::NAME, file, anchor, idle: Mutex::default(), progress };
+        let view = TableView { inner: Arc::new(inner), projection: std::marker::PhantomData };
+        answers.into_iter().try_for_each(|answer| answer(&view.read(), &mut building.answers))?;
+        Ok(view)
     }
 }
 
@@ -148,6 +157,71 @@ impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
             let transaction = Transaction { connection: &target.connection };
             handler(&target.projection, &transaction, event, header).into_result()
         })
+    }
+}
+
+impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
+    /// Answers each query of type `Q` with `handler`, which gets a connection and the query.
+    ///
+    /// It runs on a thread for waiting. The connection is read-only, and sees one state of the view throughout.
+    pub fn answer<Q, R>(
+        &mut self,
+        handler: impl Fn(&Connection, Q) -> R + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        Q: Query,
+        R: IntoReply<Q::Reply>,
+    {
+        let handler = Arc::new(move |connection: &Connection, query: Q| {
+            handler(connection, query).into_reply()
+        });
+        self.answers.push(Box::new(move |reader: &TableReader, answers: &mut Answers| {
+            let inner = Arc::clone(&reader.inner);
+            answers.add_answerer(move |query: Q, context: QueryContext| {
+                let handler = Arc::clone(&handler);
+                answer(Arc::clone(&inner), query, context, handler)
+            })
+        }));
+        self
+    }
+}
+
+/// Answers `query` when the view holds its position.
+async fn answer<Q: Query>(
+    view: Arc<TableViewInner>,
+    query: Q,
+    context: QueryContext,
+    handler: Arc<
+        impl Fn(&Connection, Q) -> Result<Q::Reply, Box<dyn Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    >,
+) -> Result<Q::Reply, QueryError> {
+    let QueryContext { position, within, .. } = context;
+    let asked = Instant::now();
+    reached(view.name, view.progress.clone(), position, within)
+        .await
+        .map_err(QueryError::of_view::<Q>)?;
+    let (reply, answer) = oneshot::channel();
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || {
+        // A query that has waited for its thread until nobody waited for it is not begun.
+        if reply.is_closed() {
+            return;
+        }
+        let answer =
+            Panic::catch(|| span.in_scope(|| view.query(|connection| handler(connection, query))));
+        // The caller may have gone away meanwhile.
+        let _ = reply.send(QueryError::unless_answered::<Q, _>(answer));
+    });
+    match tokio::time::timeout(within.saturating_sub(asked.elapsed()), answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(QueryError::Failed {
+            query: Q::NAME,
+            source: "the runtime of who asks is shutting down".into(),
+        }),
+        Err(_) => Err(QueryError::TimedOut { query: Q::NAME, waited: within, view: None }),
     }
 }
 
@@ -207,6 +281,16 @@ impl ViewsFile {
         };
         connection.busy_timeout(BUSY)?;
         Ok(connection)
+    }
+
+    /// A connection that keeps views in memory alive when their projections have ended.
+    fn anchor(&self) -> rusqlite::Result<Option<Mutex<Connection>>> {
+        match self {
+            Self::Path(_) => Ok(None),
+            Self::Memory(_) => {
+                self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map(|open| Some(Mutex::new(open)))
+            }
+        }
     }
 
     /// Opens the file for writing, and makes it one of views if it is new.
@@ -488,6 +572,8 @@ pub struct TableView<P> {
 struct TableViewInner {
     name: &'static str,
     file: ViewsFile,
+    #[expect(dead_code, reason = "it is there to be open")]
+    anchor: Option<Mutex<Connection>>,
     /// Connections that wait for the next query.
     idle: Mutex<Vec<Connection>>,
     progress: watch::Receiver<Progress>,
@@ -598,10 +684,10 @@ impl TableReader {
 }
 
 impl TableViewInner {
-    fn query<T>(
+    fn query<T, E: From<rusqlite::Error>>(
         &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
+        query: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,

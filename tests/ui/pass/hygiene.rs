@@ -30,6 +30,9 @@ mod shadows {
     pub trait MemberOf {}
     pub trait Projection {}
     pub trait SentTo {}
+    pub trait Query {}
+    pub trait IntoReply {}
+    pub struct Connection;
     pub struct Context;
     pub struct Codec;
     pub struct Header;
@@ -45,6 +48,8 @@ mod shadows {
     pub const events: () = ();
     pub const header: () = ();
     pub const view: () = ();
+    pub const from: () = ();
+    pub const query: () = ();
 }
 
 mod core {}
@@ -64,9 +69,13 @@ mod domain {
 
     #[derive(tidings::Command, ::core::clone::Clone)]
     pub struct Light;
+
+    #[derive(tidings::Query)]
+    #[query(reply = ::core::primitive::bool)]
+    pub struct IsLit;
 }
 
-use domain::{Light, Lit, PutOut};
+use domain::{IsLit, Light, Lit, PutOut};
 use shadows::*;
 
 #[derive(Default)]
@@ -108,6 +117,11 @@ impl Lamps {
 
     #[on]
     fn put_out(&mut self, _: &PutOut) {}
+
+    #[query]
+    fn answer(&self, _: IsLit) -> ::core::primitive::bool {
+        false
+    }
 }
 
 fn main() {}

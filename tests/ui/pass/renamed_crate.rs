@@ -17,6 +17,10 @@ struct Lit;
 #[command(crate = framework::events)]
 struct Light;
 
+#[derive(framework::events::Query)]
+#[query(reply = bool, crate = framework::events)]
+struct IsLit;
+
 #[derive(Default)]
 struct Lamp;
 
@@ -37,6 +41,11 @@ struct Lamps;
 impl Lamps {
     #[on]
     fn lit(&mut self, _: &Lit) {}
+
+    #[query]
+    fn is_lit(&self, _: IsLit) -> bool {
+        true
+    }
 }
 
 fn main() {

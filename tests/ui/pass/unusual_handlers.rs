@@ -2,7 +2,9 @@
 #![allow(unused_parens)]
 
 use serde::{Deserialize, Serialize};
-use tidings::{Aggregate, Command, Context, Event, EventSet as _, Header, aggregate, projection};
+use tidings::{
+    Aggregate, Command, Context, Event, EventSet as _, Header, Query, aggregate, projection,
+};
 
 #[derive(Event, Serialize, Deserialize)]
 #[event(name = "door.moved", version = 4_294_967_295)]
@@ -48,7 +50,7 @@ impl self::Door {
 }
 
 macro_rules! lamp {
-    ($lamp:ident, $set:ident, $event:ty, $command:ty, $category:literal) => {
+    ($lamp:ident, $set:ident, $event:ty, $command:ty, $query:ty, $reply:ty, $category:literal) => {
         #[derive(Default)]
         struct $lamp(u8);
 
@@ -69,6 +71,11 @@ macro_rules! lamp {
         impl $set {
             #[on]
             fn lit(&mut self, _: &$event, _: &Header) {}
+
+            #[query]
+            fn names(&self, _: $query) -> $reply {
+                <$reply>::default()
+            }
         }
     };
 }
@@ -80,7 +87,67 @@ struct Lit;
 #[derive(Command, Clone)]
 struct Light;
 
-lamp!(Lamp, LampEvent, Lit, Light, "lamp");
+#[derive(Query)]
+#[query(reply = Vec<String>)]
+struct Names;
+
+lamp!(
+    Lamp,
+    LampEvent,
+    Lit,
+    Light,
+    Names,
+    Vec<String>,
+    "lamp"
+);
+
+#[derive(Query)]
+#[query(reply = Result<&'static str, Vec<(u8, [bool; 2])>>,)]
+enum r#Name<> {
+    Short,
+    Long { with: &'static str },
+}
+
+#[derive(Query)]
+#[query(reply = ())]
+struct Ping;
+
+#[derive(Default)]
+struct Doors;
+
+#[projection(name = "doors")]
+impl Doors {
+    #[on]
+    fn moved(&mut self, _: &Moved) {}
+
+    #[query]
+    fn name<'a>(self: &'a Self, query: &(self::Name)) -> Result<&'static str, Vec<(u8, [bool; 2])>> {
+        match query {
+            Name::Short => Ok("D"),
+            Name::Long { with } => Ok(with),
+        }
+    }
+
+    #[query]
+    #[inline]
+    fn ping(&self, _: Ping) {}
+}
+
+struct DoorTable;
+
+#[projection(name = "door_table", schema = "CREATE TABLE door (id TEXT)")]
+impl DoorTable {
+    #[on]
+    fn moved(&self, _: &tidings::sqlite::Transaction<'_>, _: &Moved) {}
+
+    #[query]
+    fn name(
+        db: &tidings::sqlite::rusqlite::Connection,
+        _: &Name,
+    ) -> tidings::sqlite::rusqlite::Result<<Name as Query>::Reply> {
+        db.query_row("SELECT 1", [], |_| Ok(Ok("one")))
+    }
+}
 
 fn main() {
     let mut door = Door::default();

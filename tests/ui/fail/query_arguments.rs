@@ -1,0 +1,74 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Event, Query, aggregate, projection};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+}
+
+#[derive(Query)]
+#[query(reply = i64)]
+struct Balance;
+
+#[derive(Query)]
+#[query(reply = u8)]
+struct Count;
+
+#[derive(Query)]
+#[query(reply = String)]
+struct Holder;
+
+#[derive(Default)]
+struct Balances {
+    cents: i64,
+}
+
+#[projection(name = "balances")]
+impl Balances {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+
+    #[query]
+    fn nothing(&self) -> i64 {
+        self.cents
+    }
+
+    #[query]
+    fn balance(&mut self, query: &mut Balance) -> i64 {
+        let _ = query;
+        self.cents
+    }
+
+    #[query]
+    fn count(_: Count) -> u8 {
+        0
+    }
+
+    #[query]
+    fn holder(&self, _: Holder, _: u8) -> String {
+        String::new()
+    }
+
+    #[query]
+    fn pair(&self, _: (Balance, Count)) -> i64 {
+        self.cents
+    }
+}
+
+fn main() {}

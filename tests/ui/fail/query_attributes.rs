@@ -1,0 +1,75 @@
+use serde::{Deserialize, Serialize};
+use tidings::{Event, Query, aggregate, projection};
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.deposited")]
+struct Deposited {
+    cents: i64,
+}
+
+#[derive(Default)]
+struct Account {
+    cents: i64,
+}
+
+#[aggregate(category = "account", events = AccountEvent)]
+impl Account {
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+}
+
+#[derive(Query)]
+#[query(reply = i64)]
+struct Balance;
+
+#[derive(Query)]
+#[query(reply = u8)]
+struct Count;
+
+#[derive(Query)]
+#[query(reply = String)]
+struct Holder;
+
+#[derive(Default)]
+struct Balances {
+    cents: i64,
+}
+
+#[projection(name = "balances")]
+impl Balances {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+
+    #[qeury]
+    fn balance(&self, _: Balance) -> i64 {
+        self.cents
+    }
+
+    #[query(Count)]
+    fn count(&self, _: Count) -> u8 {
+        0
+    }
+
+    #[query]
+    #[cfg(test)]
+    fn holder(&self, _: Holder) -> String {
+        String::new()
+    }
+}
+
+fn main() {}
+
+#[derive(Default)]
+struct Lamp;
+
+#[aggregate(category = "lamp", events = LampEvent)]
+impl Lamp {
+    #[query]
+    fn lit(&self, _: Count) -> u8 {
+        0
+    }
+}
