@@ -138,8 +138,6 @@ fn run<P: Peer>(seats: &Seats, rate: u64, time: Duration) -> Latency {
     wait(&all_done, 1);
     let sustained = begin.elapsed().as_secs_f64() < LATE * time.as_secs_f64();
     let histogram = wait(&measurement, 1);
-    drop(publisher);
-    seats.settle();
     Latency::new(&histogram, sustained)
 }
 
