@@ -7,7 +7,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::ring::{Cursor, Item, Overrun};
@@ -21,6 +21,12 @@ pub(super) trait Keep<T: Item>: Overrun<T> {
     /// # Errors
     /// The key function, or the clone of an event, panicked.
     fn collect(&self, cursor: &mut Cursor<T>, newest: &mut Vec<T>) -> Result<(), Panic>;
+
+    /// Leaves, of events from the log, only the newest of each key.
+    ///
+    /// # Errors
+    /// The key function panicked.
+    fn reduce(&self, events: &mut Vec<T>) -> Result<(), Panic>;
 }
 
 /// By a key that a function reads off the event.
@@ -30,7 +36,7 @@ pub(super) struct LatestBy<T, K, F> {
 }
 
 struct Kept<T, K> {
-    /// Everything before this sequence is in `newest` or was delivered.
+    /// Everything before this sequence is in `newest`, was delivered, or came before the reader.
     next: u64,
     newest: HashMap<K, (u64, T)>,
     panicked: Option<Panic>,
@@ -69,6 +75,10 @@ where
     K: Hash + Eq + Send + 'static,
     F: Fn(&T) -> K + Send + Sync + 'static,
 {
+    fn begin(&self, sequence: u64) {
+        self.kept.lock().next = sequence;
+    }
+
     fn overrun(&self, sequence: u64, events: &[T]) {
         let mut kept = self.kept.lock();
         if kept.next < sequence + events.len() as u64 && kept.panicked.is_none() {
@@ -86,7 +96,10 @@ where
     fn collect(&self, cursor: &mut Cursor<T>, newest: &mut Vec<T>) -> Result<(), Panic> {
         // Nothing leaves the window while this is held.
         let mut kept = self.kept.lock();
-        if cursor.sequence() < kept.next {
+        // What left the window while the reader got the same from the log.
+        let from = cursor.sequence();
+        kept.newest.retain(|_, (sequence, _)| *sequence >= from);
+        if from < kept.next {
             cursor.seek(kept.next);
         }
         loop {
@@ -106,5 +119,15 @@ where
         all.sort_unstable_by_key(|(sequence, _)| *sequence);
         newest.extend(all.into_iter().map(|(_, event)| event));
         Ok(())
+    }
+
+    fn reduce(&self, events: &mut Vec<T>) -> Result<(), Panic> {
+        Panic::catch(|| {
+            let keyed = events.iter().enumerate().map(|(index, event)| ((self.key)(event), index));
+            let newest: HashMap<K, usize> = keyed.collect();
+            let newest: HashSet<usize> = newest.into_values().collect();
+            let mut index = 0..;
+            events.retain(|_| index.next().is_some_and(|index| newest.contains(&index)));
+        })
     }
 }

@@ -15,6 +15,7 @@ use super::latest::Keep;
 use super::ring::{Cursor, Item, Join, Ready, Standing, TooOld};
 use super::subscription::SubscriptionError;
 use super::topic::{History, HistoryError, HistoryPage, Topic};
+use crate::actor::Panic;
 use crate::stream::Position;
 
 /// How many events are read from the log at once. Large enough to make the way to a thread that may block cheap, small
@@ -152,17 +153,16 @@ impl<T: Item> Reader<T> {
                         *loading = None;
                         loaded.unwrap_or_else(|failed| Err(failed.into()))
                     };
-                    let rows = loaded
-                        .map_err(|source| SubscriptionError::Log {
-                            topic: self.topic.name(),
-                            after,
-                            source,
-                        })
-                        .and_then(|page| Rows::checked(&self.topic, after, floor, page));
-                    match rows {
-                        Ok(rows) => self.source = Source::Rows(rows),
-                        Err(error) => return Poll::Ready(Err(error)),
+                    let page = loaded.map_err(|source| SubscriptionError::Log {
+                        topic: self.topic.name(),
+                        after,
+                        source,
+                    })?;
+                    let mut page = Rows::checked(&self.topic, after, floor, page)?;
+                    if let Some(keep) = &self.keep {
+                        keep.reduce(&mut page.events).map_err(|panic| self.give_up(panic))?;
                     }
+                    self.source = Source::Rows(Rows::of_log(page, after));
                 }
                 Source::Rows(rows) if rows.index < rows.events.len() => {
                     return Poll::Ready(Ok(Next::Events));
@@ -232,14 +232,18 @@ impl<T: Item> Reader<T> {
         };
         let after = self.cursor.seen();
         let mut newest = Vec::new();
-        keep.collect(&mut self.cursor, &mut newest).map_err(|panic| SubscriptionError::Key {
-            topic: self.topic.name(),
-            panic: panic.message,
-        })?;
+        let collected = keep.collect(&mut self.cursor, &mut newest);
+        collected.map_err(|panic| self.give_up(panic))?;
         let through = self.cursor.seen();
         let events = Arc::new(newest);
         self.source = Source::Rows(Rows { events, index: 0, after, through, from_log: false });
         Ok(())
+    }
+
+    /// Ends the subscription: what its key function has not seen cannot be had any more.
+    fn give_up(&self, panic: Panic) -> SubscriptionError {
+        self.topic.ring().strike(&self.standing);
+        SubscriptionError::Key { topic: self.topic.name(), panic: panic.message }
     }
 }
 
@@ -282,6 +286,12 @@ fn load<T: Item>(topic: &Topic<T>, after: Position) -> Result<Loading<T>, Subscr
 }
 
 impl<T: Item> Rows<T> {
+    /// A page of the log after `after`.
+    fn of_log(page: HistoryPage<T>, after: Position) -> Self {
+        let HistoryPage { events, through } = page;
+        Self { events: Arc::new(events), index: 0, after, through, from_log: true }
+    }
+
     /// Accepts a page of events after `after` from a log that must reach `floor` at least, since the ring, which is filled
     /// after the log, begins there.
     fn checked(
@@ -289,23 +299,22 @@ impl<T: Item> Rows<T> {
         after: Position,
         floor: Position,
         page: HistoryPage<T>,
-    ) -> Result<Self, SubscriptionError> {
+    ) -> Result<HistoryPage<T>, SubscriptionError> {
         let hole = |what| SubscriptionError::Hole { topic: topic.name(), after, what };
-        let HistoryPage { events, through } = page;
         let mut last = after;
-        for event in &events {
+        for event in &page.events {
             if event.position() <= last {
                 return Err(hole("its events do not stand in the order of their positions"));
             }
             last = event.position();
         }
-        if last > through {
+        if last > page.through {
             return Err(hole("it hands out events that it says it has not reached"));
         }
-        if through == after && after < floor {
+        if page.through == after && after < floor {
             return Err(hole("it ends before events that were published"));
         }
-        Ok(Self { events: Arc::new(events), index: 0, after, through, from_log: true })
+        Ok(page)
     }
 
     fn take(&mut self, max: usize) -> &[T] {

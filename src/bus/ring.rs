@@ -280,6 +280,9 @@ impl<T: Item> Ring<T> {
         };
         let sequence = place.sequence(self.segment_len);
         standing.move_to(sequence);
+        if let Some(overrun) = &overrun {
+            overrun.begin(sequence);
+        }
         if standing.holds_publishers() {
             producer.limit = producer.limit.min(sequence + self.capacity as u64);
         }

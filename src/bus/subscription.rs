@@ -57,6 +57,7 @@ pub enum SubscriptionError {
         after: Position,
     },
     /// The function that reads the key off an event of topic `topic`, or the copying of an event, panicked.
+    /// The subscription is over.
     #[error("the key function of a subscription to topic {topic} panicked: {panic}")]
     Key {
         /// The topic.

@@ -96,6 +96,9 @@ impl Standing {
 
 /// Wants to know which events are about to leave the window.
 pub(in crate::bus) trait Overrun<T>: Send + Sync {
+    /// Its reader begins with the event of this sequence. Called before the other.
+    fn begin(&self, sequence: u64);
+
     /// `events` begin with `sequence`. A publisher calls it and waits.
     fn overrun(&self, sequence: u64, events: &[T]);
 }
