@@ -196,7 +196,7 @@ impl<T: Item> Ring<T> {
     #[inline]
     pub(super) fn publish_one(&self, depth: u8, event: T) -> Result<(), (Refusal, T)> {
         let mut turn = self.publisher();
-        if let Err(refusal) = turn.admit() {
+        if let Err(refusal) = turn.admit(1) {
             return Err((refusal, event));
         }
         turn.write(depth, std::iter::once(event));
@@ -207,8 +207,11 @@ impl<T: Item> Ring<T> {
 
     /// Publishes those of `events` that there is room for, and leaves the others.
     pub(super) fn publish_many(&self, depth: u8, events: &mut Vec<T>) -> Result<(), Refusal> {
+        if events.is_empty() {
+            return if self.is_closed() { Err(Refusal::Closed) } else { Ok(()) };
+        }
         let mut turn = self.publisher();
-        let room = turn.admit()?;
+        let room = turn.admit(events.len() as u64)?;
         let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(events.len());
         turn.write(depth, events.drain(..fitting));
         drop(turn);
@@ -284,7 +287,7 @@ impl<T: Item> Ring<T> {
             overrun.begin(sequence);
         }
         if standing.holds_publishers() {
-            producer.limit = producer.limit.min(sequence + self.capacity as u64);
+            producer.limit = producer.limit.min(sequence.saturating_add(self.capacity as u64));
         }
         self.readers.lock().push(Enrolled { standing: Arc::clone(standing), overrun });
         drop(producer);
@@ -305,7 +308,7 @@ impl<T: Item> Ring<T> {
 
     /// Whether a publisher would find room.
     pub(super) fn has_room(&self) -> bool {
-        self.is_closed() || self.publisher().room() > 0
+        self.is_closed() || self.publisher().room(1) > 0
     }
 }
 
@@ -396,23 +399,23 @@ impl<T: Item> Turn<'_, T> {
         }
     }
 
-    /// How many events may be written; at least one.
+    /// How many events may be written; at least one. It is exact where it is less than `wanted`.
     #[inline]
-    fn admit(&mut self) -> Result<u64, Refusal> {
+    fn admit(&mut self, wanted: u64) -> Result<u64, Refusal> {
         if self.ring.closed.load(Ordering::Relaxed) {
             return Err(Refusal::Closed);
         }
-        match self.room() {
+        match self.room(wanted) {
             0 => Err(Refusal::Full),
             room => Ok(room),
         }
     }
 
-    /// How many events may be written.
+    /// How many events may be written. It is exact where it is less than `wanted`.
     #[inline]
-    fn room(&mut self) -> u64 {
+    fn room(&mut self, wanted: u64) -> u64 {
         let producer = &mut *self.producer;
-        if producer.next >= producer.limit {
+        if producer.limit.saturating_sub(producer.next) < wanted {
             producer.limit = self.ring.limit();
         }
         producer.limit.saturating_sub(producer.next)
@@ -442,7 +445,7 @@ impl<T: Item> Ring<T> {
         let readers = self.readers.lock();
         let standings = readers.iter().map(|enrolled| &enrolled.standing);
         let behind = standings.filter_map(|standing| standing.holds_before()).min();
-        behind.map_or(u64::MAX, |sequence| sequence + self.capacity as u64)
+        behind.map_or(u64::MAX, |sequence| sequence.saturating_add(self.capacity as u64))
     }
 
     /// Adds an empty segment to the window, after making room for it.

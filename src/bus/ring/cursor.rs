@@ -236,7 +236,7 @@ impl<T: Item> Cursor<T> {
         standing.move_to(sequence);
         // Publishers that wait are told in large steps, and before the reader sleeps: no thread switch for each event.
         if standing.holds_publishers()
-            && sequence >= self.ring_at + (self.ring.capacity as u64 / 2).max(1)
+            && sequence.saturating_sub(self.ring_at) >= (self.ring.capacity as u64 / 2).max(1)
         {
             self.ring_at = sequence;
             self.ring.room.ring();
