@@ -15,12 +15,12 @@ use crate::actor::Panic;
 
 /// Keeps the newest events of a slow reader.
 pub(super) trait Keep<T: Item>: Overrun<T> {
-    /// Moves the newest event of each key to `newest`, in the order in which they were published, and the cursor behind
+    /// The newest event of each key, in the order in which they were published, each with its depth. The cursor goes behind
     /// all that was looked at.
     ///
     /// # Errors
     /// The key function, or the clone of an event, panicked.
-    fn collect(&self, cursor: &mut Cursor<T>, newest: &mut Vec<T>) -> Result<(), Panic>;
+    fn collect(&self, cursor: &mut Cursor<T>) -> Result<(Vec<T>, Vec<u8>), Panic>;
 
     /// Leaves, of events from the log, only the newest of each key.
     ///
@@ -38,8 +38,14 @@ pub(super) struct LatestBy<T, K, F> {
 struct Kept<T, K> {
     /// Everything before this sequence is in `newest`, was delivered, or came before the reader.
     next: u64,
-    newest: HashMap<K, (u64, T)>,
+    newest: HashMap<K, Newest<T>>,
     panicked: Option<Panic>,
+}
+
+struct Newest<T> {
+    sequence: u64,
+    event: T,
+    depth: u8,
 }
 
 impl<T, K, F> LatestBy<T, K, F>
@@ -55,11 +61,13 @@ where
         })
     }
 
-    fn fold(&self, kept: &mut MutexGuard<'_, Kept<T, K>>, sequence: u64, events: &[T]) {
+    fn fold(&self, kept: &mut MutexGuard<'_, Kept<T, K>>, sequence: u64, events: &[T], depth: u8) {
         let done = usize::try_from(kept.next.saturating_sub(sequence)).unwrap_or(usize::MAX);
         let folded = Panic::catch(|| {
             for (index, event) in events.iter().enumerate().skip(done) {
-                kept.newest.insert((self.key)(event), (sequence + index as u64, event.clone()));
+                let sequence = sequence + index as u64;
+                let newest = Newest { sequence, event: event.clone(), depth };
+                kept.newest.insert((self.key)(event), newest);
             }
         });
         kept.next = kept.next.max(sequence + events.len() as u64);
@@ -79,10 +87,10 @@ where
         self.kept.lock().next = sequence;
     }
 
-    fn overrun(&self, sequence: u64, events: &[T]) {
+    fn overrun(&self, sequence: u64, events: &[T], depth: u8) {
         let mut kept = self.kept.lock();
         if kept.next < sequence + events.len() as u64 && kept.panicked.is_none() {
-            self.fold(&mut kept, sequence, events);
+            self.fold(&mut kept, sequence, events, depth);
         }
     }
 }
@@ -93,32 +101,31 @@ where
     K: Hash + Eq + Send + 'static,
     F: Fn(&T) -> K + Send + Sync + 'static,
 {
-    fn collect(&self, cursor: &mut Cursor<T>, newest: &mut Vec<T>) -> Result<(), Panic> {
+    fn collect(&self, cursor: &mut Cursor<T>) -> Result<(Vec<T>, Vec<u8>), Panic> {
         // Nothing leaves the window while this is held.
         let mut kept = self.kept.lock();
         // What left the window while the reader got the same from the log.
         let from = cursor.sequence();
-        kept.newest.retain(|_, (sequence, _)| *sequence >= from);
+        kept.newest.retain(|_, newest| newest.sequence >= from);
         if from < kept.next {
             cursor.seek(kept.next);
         }
         loop {
             let sequence = cursor.sequence();
-            let (events, _) = cursor.take(usize::MAX);
+            let (events, depth) = cursor.take(usize::MAX);
             if events.is_empty() {
                 break;
             }
             kept.next = kept.next.max(sequence);
-            self.fold(&mut kept, sequence, events);
+            self.fold(&mut kept, sequence, events, depth);
         }
         if let Some(panic) = kept.panicked.take() {
             return Err(panic);
         }
-        let mut all: Vec<_> = kept.newest.drain().map(|(_, event)| event).collect();
+        let mut all: Vec<_> = kept.newest.drain().map(|(_, newest)| newest).collect();
         drop(kept);
-        all.sort_unstable_by_key(|(sequence, _)| *sequence);
-        newest.extend(all.into_iter().map(|(_, event)| event));
-        Ok(())
+        all.sort_unstable_by_key(|newest| newest.sequence);
+        Ok(all.into_iter().map(|newest| (newest.event, newest.depth)).unzip())
     }
 
     fn reduce(&self, events: &mut Vec<T>) -> Result<(), Panic> {

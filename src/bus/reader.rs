@@ -1,6 +1,7 @@
 //! What every subscription does: read the ring and, where its policy says so, what the ring has let go of.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -59,6 +60,8 @@ type Loading<T> = JoinHandle<Result<HistoryPage<T>, HistoryError>>;
 /// Events that are not in the ring.
 struct Rows<T> {
     events: Arc<Vec<T>>,
+    /// The depth of each; empty if all are zero, as those of a log are.
+    depths: Vec<u8>,
     /// How many of them are delivered.
     index: usize,
     /// Everything up to here was delivered before them.
@@ -182,7 +185,7 @@ impl<T: Item> Reader<T> {
         let (events, depth) = match &mut self.source {
             Source::Ring => self.cursor.take(max),
             Source::Log { .. } => (&[][..], 0),
-            Source::Rows(rows) => (rows.take(max), 0),
+            Source::Rows(rows) => rows.take(max),
         };
         if !self.topic.hooks().is_empty() {
             self.in_hand = Some(handling(&self.topic, &self.standing, missed, events));
@@ -200,8 +203,7 @@ impl<T: Item> Reader<T> {
             }
             Source::Log { .. } => None,
             Source::Rows(rows) => {
-                let range = rows.index..rows.events.len();
-                rows.index = range.end;
+                let (range, _) = rows.step(usize::MAX);
                 Some((Held::Rows(Arc::clone(&rows.events)), range))
             }
         };
@@ -231,12 +233,12 @@ impl<T: Item> Reader<T> {
             return Ok(());
         };
         let after = self.cursor.seen();
-        let mut newest = Vec::new();
-        let collected = keep.collect(&mut self.cursor, &mut newest);
-        collected.map_err(|panic| self.give_up(panic))?;
+        let collected = keep.collect(&mut self.cursor);
+        let (newest, depths) = collected.map_err(|panic| self.give_up(panic))?;
         let through = self.cursor.seen();
         let events = Arc::new(newest);
-        self.source = Source::Rows(Rows { events, index: 0, after, through, from_log: false });
+        let index = 0;
+        self.source = Source::Rows(Rows { events, depths, index, after, through, from_log: false });
         Ok(())
     }
 
@@ -289,7 +291,8 @@ impl<T: Item> Rows<T> {
     /// A page of the log after `after`.
     fn of_log(page: HistoryPage<T>, after: Position) -> Self {
         let HistoryPage { events, through } = page;
-        Self { events: Arc::new(events), index: 0, after, through, from_log: true }
+        let (events, depths) = (Arc::new(events), Vec::new());
+        Self { events, depths, index: 0, after, through, from_log: true }
     }
 
     /// Accepts a page of events after `after` from a log that must reach `floor` at least, since the ring, which is filled
@@ -317,11 +320,22 @@ impl<T: Item> Rows<T> {
         Ok(page)
     }
 
-    fn take(&mut self, max: usize) -> &[T] {
-        let ahead = self.events.get(self.index..).unwrap_or(&[]);
-        let taken = ahead.get(..max).unwrap_or(ahead);
-        self.index += taken.len();
-        taken
+    fn take(&mut self, max: usize) -> (&[T], u8) {
+        let (range, depth) = self.step(max);
+        (self.events.get(range).unwrap_or(&[]), depth)
+    }
+
+    /// The next events, at most `max`, those of one depth only, with that depth.
+    fn step(&mut self, max: usize) -> (Range<usize>, u8) {
+        let from = self.index;
+        let ahead = self.events.len().saturating_sub(from).min(max);
+        let mut depths = self.depths.iter().skip(from).take(ahead);
+        let (depth, taken) = match depths.next() {
+            Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
+            None => (0, ahead),
+        };
+        self.index += taken;
+        (from..self.index, depth)
     }
 
     fn seen(&self) -> Position {

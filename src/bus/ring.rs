@@ -484,7 +484,12 @@ impl<T: Item> Ring<T> {
     fn overrun(&self, sequence: u64, oldest: &Segment<T>) {
         let readers = self.readers.lock();
         for overrun in readers.iter().filter_map(|enrolled| enrolled.overrun.as_ref()) {
-            overrun.overrun(sequence, oldest.published());
+            let mut told = 0;
+            while let Some(events @ [_, ..]) = oldest.published().get(told..) {
+                let (len, depth) = oldest.same_depth(told, events.len());
+                overrun.overrun(sequence + told as u64, events.get(..len).unwrap_or(events), depth);
+                told += len;
+            }
         }
     }
 }

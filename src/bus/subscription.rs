@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 
 use super::batch::{Batch, SharedBatch};
-use super::causation::Within;
+use super::causation::{self, Within};
 use super::reader::{Next, Reader};
 use super::ring::Item;
 use crate::event::Envelope;
@@ -131,7 +131,8 @@ pub(super) async fn handle_each<T: Item>(
     while let Next::Events = poll_fn(|cx| reader.poll_ready(cx)).await? {
         let batch = reader.take(usize::MAX);
         let depth = batch.causation_depth();
-        let future = pin!(handle(batch));
+        // A closure that returns a future may publish before that.
+        let future = pin!(causation::within(&mut handler, depth, || handle(batch)));
         Within { handler: &mut handler, depth, future }.await;
     }
     Ok(())
