@@ -9,8 +9,9 @@
 //!
 //! A segment is a fixed row of events that are written once, and the length up to which they may be read. A cursor keeps
 //! the one segment alive in which it stands. So a publisher never touches what a reader may be reading; memory is bounded
-//! by the window and one segment for each reader; a reader may hold what it reads by reference for as long as it likes. The
-//! way from one segment to the next takes a lock, once for each segment; nothing else that a reader does takes one.
+//! by the window, one segment for each reader, and a few that are kept for use again; a reader may hold what it reads by
+//! reference for as long as it likes. The way from one segment to the next takes a lock, once for each segment; nothing
+//! else that a reader does takes one.
 //!
 //! Publishers take turns under one lock. Each event has a sequence, its number in the ring from 0 on, which says in which
 //! slot of which segment it stands.
@@ -49,7 +50,8 @@ const SEGMENT: usize = 128;
 /// A small ring has this many segments at least, so that it evicts in steps that are small against what it retains.
 const SEGMENTS: usize = 8;
 
-/// How many evicted segments are kept for use again. More than one is needed only while readers stand in them.
+/// How many evicted segments are kept for use again, with their events until then. More than one is needed only while
+/// readers stand in them.
 const SPARE: usize = 4;
 
 /// What a ring can hold.
