@@ -1,8 +1,6 @@
 //! Publishing an event and delivering it allocates nothing once a topic has been used: not for the event, not for the
 //! delivery, not to wait and to wake. A test binary of its own, since it counts the allocations of its thread.
 
-#![expect(clippy::expect_used, reason = "helpers of tests fail where they panic")]
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;

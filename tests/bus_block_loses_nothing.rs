@@ -6,7 +6,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::panic_in_result_fn,
     reason = "helpers of tests fail where they panic"
 )]
 
@@ -119,14 +118,12 @@ impl Reader {
     /// Polls once; an actor runs until it has received the event `last`. `unread` says that there is something.
     async fn read(&mut self, last: Option<Event>, unread: bool) -> Vec<Delivered> {
         let next = match self {
-            Self::Open(subscription) => {
-                subscription.next().now_or_never().map(|next| match next.expect("no log") {
-                    Some(batch) => {
-                        Some(Delivered { missed: batch.missed(), events: batch.events().to_vec() })
-                    }
-                    None => None,
+            Self::Open(subscription) => subscription.next().now_or_never().map(|next| {
+                next.expect("no log").map(|batch| Delivered {
+                    missed: batch.missed(),
+                    events: batch.events().to_vec(),
                 })
-            }
+            }),
             Self::Stream(stream) => stream.next().now_or_never().map(|next| {
                 next.map(|batch| {
                     let batch = batch.expect("no log");

@@ -4,6 +4,7 @@
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "helpers of tests fail where they panic"
 )]
 

@@ -1,12 +1,7 @@
 //! A subscription by key gets, of what it did not see yet, the newest event of each key, and never one that is older than
 //! what it got: however far behind it is, whether it joins late or comes from the log, and also when its key function fails.
 
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of tests fail where they panic"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail where they panic")]
 
 use std::collections::HashMap;
 

@@ -1,12 +1,7 @@
 //! What is published is published once, and what is not is given back, is still there, or was dropped with the call that
 //! was to publish it: also when that call is dropped while it waits.
 
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "helpers of tests fail where they panic"
-)]
+#![expect(clippy::expect_used, reason = "helpers of tests fail where they panic")]
 
 use std::sync::Arc;
 
