@@ -32,6 +32,9 @@ mod actor;
 mod batch;
 mod causation;
 mod doorbell;
+#[cfg(test)]
+#[cfg(tidings_loom)]
+mod explored;
 mod hook;
 mod latest;
 mod publisher;

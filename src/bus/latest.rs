@@ -8,9 +8,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::ring::{Cursor, Item, Overrun};
+use super::sync::{Mutex, MutexGuard};
 use crate::actor::Panic;
 
 /// Keeps the newest events of a slow reader.

@@ -5,14 +5,14 @@
 #[cfg(not(tidings_loom))]
 pub(super) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(tidings_loom))]
-pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(tidings_loom)]
 pub(super) use self::explored::Mutex;
 #[cfg(tidings_loom)]
 pub(super) use loom::sync::MutexGuard;
 #[cfg(tidings_loom)]
-pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(super) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(tidings_loom)]
 mod explored {

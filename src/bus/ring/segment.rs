@@ -20,7 +20,8 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+use crate::bus::sync::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// Events in a row; those that are published can be read.
 pub(in crate::bus) struct Segment<T> {
@@ -100,11 +101,15 @@ impl<T> Segment<T> {
     }
 
     fn clear(&mut self) {
-        if std::mem::take(self.deep.get_mut()) {
-            self.depths.iter_mut().for_each(|depth| *depth.get_mut() = 0);
+        // Relaxed: nobody else holds it. And not `get_mut`, since loom does not see that the count of an `Arc` puts what others
+        // did with it before this.
+        if self.deep.load(Ordering::Relaxed) {
+            self.deep.store(false, Ordering::Relaxed);
+            self.depths.iter().for_each(|depth| depth.store(0, Ordering::Relaxed));
         }
         // First: after a panic in the drop of an event, when the others are dropped too, nothing may be dropped again.
-        let len = std::mem::take(self.len.0.get_mut());
+        let len = self.len.0.load(Ordering::Relaxed);
+        self.len.0.store(0, Ordering::Relaxed);
         let events = ptr::slice_from_raw_parts_mut(self.slots.as_mut_ptr().cast::<T>(), len);
         // SAFETY: the first `len` slots hold events (invariant 2), `self` is borrowed mutably, so that nobody reads them, and
         // they are dropped once, since `len` is 0 from now on.
@@ -159,7 +164,7 @@ impl<T> Writer<T> {
                 len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
                 deep: AtomicBool::new(false),
-                depths: std::iter::repeat_with(AtomicU8::default).take(capacity).collect(),
+                depths: std::iter::repeat_with(|| AtomicU8::new(0)).take(capacity).collect(),
             }),
             written: 0,
         }
