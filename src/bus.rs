@@ -33,6 +33,9 @@ mod barrier;
 mod batch;
 mod causation;
 mod doorbell;
+#[cfg(test)]
+#[cfg(tidings_loom)]
+mod explored;
 mod hook;
 mod latest;
 mod publisher;

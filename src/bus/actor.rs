@@ -79,7 +79,8 @@ pub trait Subscriber<T>: Actor<Context: ActorContext> {
         tracing::warn!(events, actor = std::any::type_name::<Self>(), "a subscriber missed events");
     }
 
-    /// The subscription is over: its topic is closed and every event was received, or the log failed.
+    /// The subscription is over: its topic is closed and every event was received, or the log failed. It is not called when
+    /// the handle was dropped.
     ///
     /// Unless implemented otherwise a failure is traced and stops the actor, so that it does not go on with a part of
     /// the events.
@@ -302,6 +303,11 @@ where
             let outcome = match reader.poll_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(Next::Events)) => None,
+                // Not the topic has ended, but the handle was dropped, by someone who knows.
+                Poll::Ready(Ok(Next::End)) if reader.standing.is_ended() => {
+                    *delivery = None;
+                    return Poll::Ready(());
+                }
                 Poll::Ready(Ok(Next::End)) => Some(Ok(())),
                 Poll::Ready(Err(error)) => Some(Err(error)),
             };

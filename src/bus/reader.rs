@@ -1,6 +1,7 @@
 //! What every subscription does: read the ring and, where its policy says so, what the ring has let go of.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use super::latest::Keep;
 use super::ring::{Cursor, Item, Join, Ready, Standing, TooOld};
 use super::subscription::SubscriptionError;
 use super::topic::{History, HistoryError, HistoryPage, Topic};
+use crate::actor::Panic;
 use crate::stream::Position;
 
 /// How many events are read from the log at once. Large enough to make the way to a thread that may block cheap, small
@@ -58,6 +60,8 @@ type Loading<T> = JoinHandle<Result<HistoryPage<T>, HistoryError>>;
 /// Events that are not in the ring.
 struct Rows<T> {
     events: Arc<Vec<T>>,
+    /// The depth of each; empty if all are zero, as those of a log are.
+    depths: Vec<u8>,
     /// How many of them are delivered.
     index: usize,
     /// Everything up to here was delivered before them.
@@ -152,17 +156,16 @@ impl<T: Item> Reader<T> {
                         *loading = None;
                         loaded.unwrap_or_else(|failed| Err(failed.into()))
                     };
-                    let rows = loaded
-                        .map_err(|source| SubscriptionError::Log {
-                            topic: self.topic.name(),
-                            after,
-                            source,
-                        })
-                        .and_then(|page| Rows::checked(&self.topic, after, floor, page));
-                    match rows {
-                        Ok(rows) => self.source = Source::Rows(rows),
-                        Err(error) => return Poll::Ready(Err(error)),
+                    let page = loaded.map_err(|source| SubscriptionError::Log {
+                        topic: self.topic.name(),
+                        after,
+                        source,
+                    })?;
+                    let mut page = Rows::checked(&self.topic, after, floor, page)?;
+                    if let Some(keep) = &self.keep {
+                        keep.reduce(&mut page.events).map_err(|panic| self.give_up(panic))?;
                     }
+                    self.source = Source::Rows(Rows::of_log(page, after));
                 }
                 Source::Rows(rows) if rows.index < rows.events.len() => {
                     return Poll::Ready(Ok(Next::Events));
@@ -175,6 +178,11 @@ impl<T: Item> Reader<T> {
         }
     }
 
+    /// The next poll looks for events, whatever the last one found.
+    pub(super) fn look(&mut self) {
+        self.cursor.look();
+    }
+
     /// The next events; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
     #[inline]
     pub(super) fn take(&mut self) -> Batch<'_, T> {
@@ -182,7 +190,7 @@ impl<T: Item> Reader<T> {
         let (events, depth) = match &mut self.source {
             Source::Ring => self.cursor.take(),
             Source::Log { .. } => (&[][..], 0),
-            Source::Rows(rows) => (rows.take(), 0),
+            Source::Rows(rows) => rows.take(),
         };
         if !self.topic.hooks().is_empty() {
             self.in_hand = Some(handling(&self.topic, &self.standing, missed, events));
@@ -210,8 +218,7 @@ impl<T: Item> Reader<T> {
             }
             Source::Log { .. } => None,
             Source::Rows(rows) => {
-                let range = rows.index..rows.events.len();
-                rows.index = range.end;
+                let (range, _) = rows.step();
                 Some((Held::Rows(Arc::clone(&rows.events)), range))
             }
         };
@@ -241,15 +248,19 @@ impl<T: Item> Reader<T> {
             return Ok(());
         };
         let after = self.cursor.seen();
-        let mut newest = Vec::new();
-        keep.collect(&mut self.cursor, &mut newest).map_err(|panic| SubscriptionError::Key {
-            topic: self.topic.name(),
-            panic: panic.message,
-        })?;
+        let collected = keep.collect(&mut self.cursor);
+        let (newest, depths) = collected.map_err(|panic| self.give_up(panic))?;
         let through = self.cursor.seen();
         let events = Arc::new(newest);
-        self.source = Source::Rows(Rows { events, index: 0, after, through, from_log: false });
+        let index = 0;
+        self.source = Source::Rows(Rows { events, depths, index, after, through, from_log: false });
         Ok(())
+    }
+
+    /// Ends the subscription: what its key function has not seen cannot be had any more.
+    fn give_up(&self, panic: Panic) -> SubscriptionError {
+        self.topic.ring().strike(&self.standing);
+        SubscriptionError::Key { topic: self.topic.name(), panic: panic.message }
     }
 }
 
@@ -292,6 +303,13 @@ fn load<T: Item>(topic: &Topic<T>, after: Position) -> Result<Loading<T>, Subscr
 }
 
 impl<T: Item> Rows<T> {
+    /// A page of the log after `after`.
+    fn of_log(page: HistoryPage<T>, after: Position) -> Self {
+        let HistoryPage { events, through } = page;
+        let (events, depths) = (Arc::new(events), Vec::new());
+        Self { events, depths, index: 0, after, through, from_log: true }
+    }
+
     /// Accepts a page of events after `after` from a log that must reach `floor` at least, since the ring, which is filled
     /// after the log, begins there.
     fn checked(
@@ -299,29 +317,40 @@ impl<T: Item> Rows<T> {
         after: Position,
         floor: Position,
         page: HistoryPage<T>,
-    ) -> Result<Self, SubscriptionError> {
+    ) -> Result<HistoryPage<T>, SubscriptionError> {
         let hole = |what| SubscriptionError::Hole { topic: topic.name(), after, what };
-        let HistoryPage { events, through } = page;
         let mut last = after;
-        for event in &events {
+        for event in &page.events {
             if event.position() <= last {
                 return Err(hole("its events do not stand in the order of their positions"));
             }
             last = event.position();
         }
-        if last > through {
+        if last > page.through {
             return Err(hole("it hands out events that it says it has not reached"));
         }
-        if through == after && after < floor {
+        if page.through == after && after < floor {
             return Err(hole("it ends before events that were published"));
         }
-        Ok(Self { events: Arc::new(events), index: 0, after, through, from_log: true })
+        Ok(page)
     }
 
-    fn take(&mut self) -> &[T] {
-        let taken = self.events.get(self.index..).unwrap_or(&[]);
-        self.index = self.events.len();
-        taken
+    fn take(&mut self) -> (&[T], u8) {
+        let (range, depth) = self.step();
+        (self.events.get(range).unwrap_or(&[]), depth)
+    }
+
+    /// The next events, those of one depth only, with that depth.
+    fn step(&mut self) -> (Range<usize>, u8) {
+        let from = self.index;
+        let ahead = self.events.len().saturating_sub(from);
+        let mut depths = self.depths.iter().skip(from).take(ahead);
+        let (depth, taken) = match depths.next() {
+            Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
+            None => (0, ahead),
+        };
+        self.index += taken;
+        (from..self.index, depth)
     }
 
     fn seen(&self) -> Position {

@@ -9,8 +9,9 @@
 //!
 //! A segment is a fixed row of events that are written once, and the length up to which they may be read. A cursor keeps
 //! the one segment alive in which it stands. So a publisher never touches what a reader may be reading; memory is bounded
-//! by the window and one segment for each reader; a reader may hold what it reads by reference for as long as it likes. The
-//! way from one segment to the next takes a lock, once for each segment; nothing else that a reader does takes one.
+//! by the window, one segment for each reader, and a few that are kept for use again; a reader may hold what it reads by
+//! reference for as long as it likes. The way from one segment to the next takes a lock, once for each segment; nothing
+//! else that a reader does takes one.
 //!
 //! Publishers take turns under one lock. Each event has a sequence, its number in the ring from 0 on, which says in which
 //! slot of which segment it stands.
@@ -50,7 +51,8 @@ const SEGMENT: usize = 128;
 /// A small ring has this many segments at least, so that it evicts in steps that are small against what it retains.
 const SEGMENTS: usize = 8;
 
-/// How many evicted segments are kept for use again. More than one is needed only while readers stand in them.
+/// How many evicted segments are kept for use again, with their events until then. More than one is needed only while
+/// readers stand in them.
 const SPARE: usize = 4;
 
 /// What a ring can hold.
@@ -198,7 +200,7 @@ impl<T: Item> Ring<T> {
     #[inline]
     pub(super) fn publish_one(&self, depth: u8, event: T) -> Result<(), (Refusal, T)> {
         let mut turn = self.publisher();
-        if let Err(refusal) = turn.admit() {
+        if let Err(refusal) = turn.admit(1) {
             return Err((refusal, event));
         }
         turn.write(depth, std::iter::once(event));
@@ -209,8 +211,11 @@ impl<T: Item> Ring<T> {
 
     /// Publishes those of `events` that there is room for, and leaves the others.
     pub(super) fn publish_many(&self, depth: u8, events: &mut Vec<T>) -> Result<(), Refusal> {
+        if events.is_empty() {
+            return if self.is_closed() { Err(Refusal::Closed) } else { Ok(()) };
+        }
         let mut turn = self.publisher();
-        let room = turn.admit()?;
+        let room = turn.admit(events.len() as u64)?;
         let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(events.len());
         turn.write(depth, events.drain(..fitting));
         drop(turn);
@@ -302,8 +307,11 @@ impl<T: Item> Ring<T> {
         };
         let sequence = place.sequence(self.segment_len);
         standing.move_to(sequence);
+        if let Some(overrun) = &overrun {
+            overrun.begin(sequence);
+        }
         if standing.holds_publishers() {
-            producer.limit = producer.limit.min(sequence + self.capacity as u64);
+            producer.limit = producer.limit.min(sequence.saturating_add(self.capacity as u64));
         }
         self.readers.lock().push(Enrolled { standing: Arc::clone(standing), overrun });
         drop(producer);
@@ -324,7 +332,7 @@ impl<T: Item> Ring<T> {
 
     /// Whether a publisher would find room.
     pub(super) fn has_room(&self) -> bool {
-        self.is_closed() || self.publisher().room() > 0
+        self.is_closed() || self.publisher().room(1) > 0
     }
 }
 
@@ -415,23 +423,23 @@ impl<T: Item> Turn<'_, T> {
         }
     }
 
-    /// How many events may be written; at least one.
+    /// How many events may be written; at least one. It is exact where it is less than `wanted`.
     #[inline]
-    fn admit(&mut self) -> Result<u64, Refusal> {
+    fn admit(&mut self, wanted: u64) -> Result<u64, Refusal> {
         if self.ring.closed.load(Ordering::Relaxed) {
             return Err(Refusal::Closed);
         }
-        match self.room() {
+        match self.room(wanted) {
             0 => Err(Refusal::Full),
             room => Ok(room),
         }
     }
 
-    /// How many events may be written.
+    /// How many events may be written. It is exact where it is less than `wanted`.
     #[inline]
-    fn room(&mut self) -> u64 {
+    fn room(&mut self, wanted: u64) -> u64 {
         let producer = &mut *self.producer;
-        if producer.next >= producer.limit {
+        if producer.limit.saturating_sub(producer.next) < wanted {
             producer.limit = self.ring.limit();
         }
         producer.limit.saturating_sub(producer.next)
@@ -461,7 +469,7 @@ impl<T: Item> Ring<T> {
         let readers = self.readers.lock();
         let standings = readers.iter().map(|enrolled| &enrolled.standing);
         let behind = standings.filter_map(|standing| standing.holds_before()).min();
-        behind.map_or(u64::MAX, |sequence| sequence + self.capacity as u64)
+        behind.map_or(u64::MAX, |sequence| sequence.saturating_add(self.capacity as u64))
     }
 
     /// Adds an empty segment to the window, after making room for it.
@@ -500,7 +508,12 @@ impl<T: Item> Ring<T> {
     fn overrun(&self, sequence: u64, oldest: &Segment<T>) {
         let readers = self.readers.lock();
         for overrun in readers.iter().filter_map(|enrolled| enrolled.overrun.as_ref()) {
-            overrun.overrun(sequence, oldest.published());
+            let mut told = 0;
+            while let Some(events @ [_, ..]) = oldest.published().get(told..) {
+                let (len, depth) = oldest.same_depth(told, events.len());
+                overrun.overrun(sequence + told as u64, events.get(..len).unwrap_or(events), depth);
+                told += len;
+            }
         }
     }
 }

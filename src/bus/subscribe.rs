@@ -78,7 +78,8 @@ impl<T: Item> Subscribe<T> {
     }
 
     /// Delivers, of the events that it did not see yet, only the newest of each key, in the order in which they were
-    /// published. For dashboards and prices. Nobody waits for it; it holds a copy of one event for each key at most.
+    /// published. For dashboards and prices. Nobody waits for it; beside what is being handled it holds a copy of one event for
+    /// each key at most. Of a log it delivers the newest of each key of each page, some hundred events.
     ///
     /// `key` is also called by publishers that need room. It must not use the topic. Where it panics the subscription ends
     /// with [`SubscriptionError::Key`].

@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
 use super::batch::{Batch, SharedBatch};
-use super::causation::Within;
+use super::causation::{self, Within};
 use super::reader::{Next, Reader};
 use super::ring::Item;
 use crate::event::Envelope;
@@ -57,6 +57,7 @@ pub enum SubscriptionError {
         after: Position,
     },
     /// The function that reads the key off an event of topic `topic`, or the copying of an event, panicked.
+    /// The subscription is over.
     #[error("the key function of a subscription to topic {topic} panicked: {panic}")]
     Key {
         /// The topic.
@@ -83,7 +84,8 @@ impl<T: Item> Subscription<T> {
 
     /// Waits for the next events, in order and by reference; `None` when the topic is closed and all were delivered.
     ///
-    /// A batch is what is there, at most a few hundred events. Its events count as delivered when this returns, and as done
+    /// A batch is what is there, at most a few hundred events; in a stream of events it may wait a few microseconds for more.
+    /// Its events count as delivered when this returns, and as done
     /// with, for publishers that wait, when it is called again.
     ///
     /// # Errors
@@ -95,6 +97,24 @@ impl<T: Item> Subscription<T> {
         match poll_fn(|cx| self.reader.poll_ready(cx)).await? {
             Next::Events => Ok(Some(self.reader.take())),
             Next::End => Ok(None),
+        }
+    }
+}
+
+impl<T: Item> Subscription<T> {
+    /// The next events, if there are any and the log need not be read for them; otherwise as [`next`](Self::next), which may
+    /// wait some microseconds for more.
+    ///
+    /// None also means that the topic is closed; ask [`next`](Self::next) or its status to know.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn try_next(&mut self) -> Result<Option<Batch<'_, T>>, SubscriptionError> {
+        self.reader.look();
+        match self.reader.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Next::Events)) => Ok(Some(self.reader.take())),
+            Poll::Ready(Ok(Next::End)) | Poll::Pending => Ok(None),
+            Poll::Ready(Err(error)) => Err(error),
         }
     }
 }
@@ -130,7 +150,8 @@ pub(super) async fn handle_each<T: Item>(
     while let Next::Events = poll_fn(|cx| reader.poll_ready(cx)).await? {
         let batch = reader.take();
         let depth = batch.causation_depth();
-        let future = pin!(handle(batch));
+        // A closure that returns a future may publish before that.
+        let future = pin!(causation::within(&mut handler, depth, || handle(batch)));
         Within { handler: &mut handler, depth, future }.await;
     }
     Ok(())

@@ -15,7 +15,9 @@ mod real {
     pub(in crate::bus) use parking_lot::{Mutex, MutexGuard};
     #[cfg(any(miri, not(target_os = "linux")))]
     pub(in crate::bus) use std::sync::atomic::fence;
-    pub(in crate::bus) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    pub(in crate::bus) use std::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering,
+    };
     pub(in crate::bus) use std::thread::yield_now;
 
     thread_local! {
@@ -46,7 +48,7 @@ mod explored {
 
     pub(in crate::bus) use loom::sync::MutexGuard;
     pub(in crate::bus) use loom::sync::atomic::{
-        AtomicBool, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(in crate::bus) use loom::thread::yield_now;
 

@@ -32,10 +32,11 @@
 //! ```
 //!
 //! Invariants:
-//! 4. `owner` changes under the mutex only. It becomes a thread by that thread itself.
-//! 5. A thread enters without the mutex only if it has set `inside`, passed a barrier, and still found itself the owner. Who
-//!    enters with the mutex has made `owner` nobody, passed a barrier, and then found `inside` unset. Of two that pass the
-//!    barriers one sees the other's write, so no two are in.
+//! 4. `owner` changes under the mutex only. It becomes a thread by that thread itself, each time with another `inside`, which
+//!    only that thread ever writes. A thread that took itself for the owner for too long therefore disturbs nobody.
+//! 5. A thread enters without the mutex only if it has set its `inside`, passed a barrier, and still found itself the owner. Who
+//!    enters with the mutex has made `owner` nobody, passed a barrier, and then found the owner's `inside` unset. Of two that
+//!    pass the barriers one sees the other's write, so no two are in.
 //! 6. A thread that is in by its bias and asks again finds `inside` set by itself, and panics.
 
 #![expect(unsafe_code, reason = "see the figures above")]
@@ -48,11 +49,11 @@ use std::ops::{Deref, DerefMut};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize};
 
 use crate::bus::barrier;
 use crate::bus::sync::{
-    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, thread_token, yield_now,
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, thread_token,
+    yield_now,
 };
 
 /// Events in a row; those that are published can be read.
@@ -60,9 +61,9 @@ pub(in crate::bus) struct Segment<T> {
     len: Len,
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
     /// Whether any of the events has a depth. Set before `len` shows that event.
-    deep: std::sync::atomic::AtomicBool,
+    deep: AtomicBool,
     /// Whether nothing more will be written, though there is room.
-    sealed: std::sync::atomic::AtomicBool,
+    sealed: AtomicBool,
     /// How many handlers caused each event one after the other; all zero unless `deep`.
     depths: Box<[AtomicU8]>,
 }
@@ -135,12 +136,16 @@ impl<T> Segment<T> {
     }
 
     fn clear(&mut self) {
-        *self.sealed.get_mut() = false;
-        if std::mem::take(self.deep.get_mut()) {
-            self.depths.iter_mut().for_each(|depth| *depth.get_mut() = 0);
+        // Relaxed: nobody else holds it. And not `get_mut`, since loom does not see that the count of an `Arc` puts what others
+        // did with it before this.
+        self.sealed.store(false, Ordering::Relaxed);
+        if self.deep.load(Ordering::Relaxed) {
+            self.deep.store(false, Ordering::Relaxed);
+            self.depths.iter().for_each(|depth| depth.store(0, Ordering::Relaxed));
         }
         // First: after a panic in the drop of an event, when the others are dropped too, nothing may be dropped again.
-        let len = std::mem::take(self.len.0.get_mut());
+        let len = self.len.0.load(Ordering::Relaxed);
+        self.len.0.store(0, Ordering::Relaxed);
         let events = ptr::slice_from_raw_parts_mut(self.slots.as_mut_ptr().cast::<T>(), len);
         // SAFETY: the first `len` slots hold events (invariant 2), `self` is borrowed mutably, so that nobody reads them, and
         // they are dropped once, since `len` is 0 from now on.
@@ -200,9 +205,9 @@ impl<T> Writer<T> {
             segment: Arc::new(Segment {
                 len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
-                deep: std::sync::atomic::AtomicBool::new(false),
-                sealed: std::sync::atomic::AtomicBool::new(false),
-                depths: std::iter::repeat_with(AtomicU8::default).take(capacity).collect(),
+                deep: AtomicBool::new(false),
+                sealed: AtomicBool::new(false),
+                depths: std::iter::repeat_with(|| AtomicU8::new(0)).take(capacity).collect(),
             }),
             written: 0,
         }
@@ -271,10 +276,10 @@ impl<T> Drop for Writer<T> {
 
 /// A lock for one thread most of the time.
 pub(super) struct Turns<T> {
-    /// The thread that enters without the mutex; zero for nobody.
+    /// The thread that enters without the mutex, and the number of its `inside`; zero for nobody.
     owner: AtomicU64,
-    /// Whether that thread is in. It alone sets it.
-    inside: AtomicBool,
+    /// Whether the owner is in.
+    inside: [AtomicBool; GIFTS],
     mutex: Mutex<Bias>,
     value: UnsafeCell<T>,
 }
@@ -288,28 +293,38 @@ struct Bias {
     last: u64,
     /// How many turns it had in a row.
     row: u32,
-    /// After how many in a row a thread gets the bias. Each time that it has to be taken back it doubles, so that threads
-    /// that take turns in long rows pay for it ever more seldom.
-    needed: u32,
+    /// How often the bias was given.
+    given: usize,
 }
 
-/// After how many turns in a row a thread first gets the bias: enough to pay for taking it back.
-const ROW: u32 = 256;
+/// How often the bias is given at most. A lock that so many threads want for themselves is none for one thread.
+const GIFTS: usize = 8;
+
+/// After how many turns in a row a thread gets the bias: enough to pay for taking it back, and twice as many each time.
+const ROW: u32 = if cfg!(tidings_loom) { 1 } else { 256 };
+
+/// An owner's number of `inside` stands above its token.
+const TOKEN_BITS: u32 = 56;
 
 /// The lock, held.
 pub(super) struct Turn<'a, T> {
     turns: &'a Turns<T>,
-    /// None for the thread that has the bias. A guard is not `Send`, and neither is this one without it.
-    mutex: Option<MutexGuard<'a, Bias>>,
+    way: Way<'a>,
     _stays: PhantomData<*const ()>,
+}
+
+/// By what a thread is in. Neither may be left by another thread.
+enum Way<'a> {
+    Bias(&'a AtomicBool),
+    Mutex(MutexGuard<'a, Bias>),
 }
 
 impl<T> Turns<T> {
     pub(super) fn new(value: T) -> Self {
         Self {
             owner: AtomicU64::new(0),
-            inside: AtomicBool::new(false),
-            mutex: Mutex::new(Bias { last: 0, row: 0, needed: ROW }),
+            inside: std::array::from_fn(|_| AtomicBool::new(false)),
+            mutex: Mutex::new(Bias { last: 0, row: 0, given: 0 }),
             value: UnsafeCell::new(value),
         }
     }
@@ -321,31 +336,39 @@ impl<T> Turns<T> {
     #[inline]
     pub(super) fn enter(&self) -> Turn<'_, T> {
         let me = thread_token();
-        if self.owner.load(Ordering::Relaxed) == me {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner & ((1 << TOKEN_BITS) - 1) == me
+            && let Some(inside) = self.inside_of(owner)
+        {
             assert!(
-                !self.inside.load(Ordering::Relaxed),
+                !inside.load(Ordering::Relaxed),
                 "an event that is dropped or compared must not publish into its own topic"
             );
-            self.inside.store(true, Ordering::Relaxed);
+            inside.store(true, Ordering::Relaxed);
             barrier::light();
             // Acquire: what this thread does inside comes after this look.
-            if self.owner.load(Ordering::Acquire) == me {
-                return Turn { turns: self, mutex: None, _stays: PhantomData };
+            if self.owner.load(Ordering::Acquire) == owner {
+                return Turn { turns: self, way: Way::Bias(inside), _stays: PhantomData };
             }
-            self.inside.store(false, Ordering::Release);
+            inside.store(false, Ordering::Release);
         }
         self.enter_with_mutex(me)
+    }
+
+    #[inline]
+    fn inside_of(&self, owner: u64) -> Option<&AtomicBool> {
+        usize::try_from(owner >> TOKEN_BITS).ok().and_then(|number| self.inside.get(number))
     }
 
     #[cold]
     fn enter_with_mutex(&self, me: u64) -> Turn<'_, T> {
         let mut bias = self.mutex.lock();
-        if self.owner.load(Ordering::Relaxed) != 0 {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner != 0 {
             self.owner.store(0, Ordering::Relaxed);
-            bias.needed = bias.needed.saturating_mul(2);
             barrier::heavy();
             // Acquire: what the thread did inside comes before what is done here.
-            while self.inside.load(Ordering::Acquire) {
+            while self.inside_of(owner).is_some_and(|inside| inside.load(Ordering::Acquire)) {
                 yield_now();
             }
         }
@@ -354,19 +377,21 @@ impl<T> Turns<T> {
         } else {
             (bias.last, bias.row) = (me, 0);
         }
-        Turn { turns: self, mutex: Some(bias), _stays: PhantomData }
+        Turn { turns: self, way: Way::Mutex(bias), _stays: PhantomData }
     }
 }
 
 impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        match &self.mutex {
-            None => self.turns.inside.store(false, Ordering::Release),
-            Some(bias) if bias.row >= bias.needed => {
-                self.turns.owner.store(bias.last, Ordering::Relaxed);
+        match &mut self.way {
+            Way::Bias(inside) => inside.store(false, Ordering::Release),
+            Way::Mutex(bias) if bias.given < GIFTS && bias.row >> bias.given >= ROW => {
+                let owner = (bias.given as u64) << TOKEN_BITS | bias.last;
+                bias.given += 1;
+                self.turns.owner.store(owner, Ordering::Relaxed);
             }
-            Some(_) => {}
+            Way::Mutex(_) => {}
         }
     }
 }
@@ -397,7 +422,9 @@ impl<T> fmt::Debug for Turns<T> {
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("biased", &self.mutex.is_none()).finish_non_exhaustive()
+        f.debug_struct("Turn")
+            .field("biased", &matches!(self.way, Way::Bias(_)))
+            .finish_non_exhaustive()
     }
 }
 
@@ -431,6 +458,7 @@ impl<T> fmt::Debug for Writer<T> {
 /// Small enough for Miri, which explores orders of threads and of memory:
 /// `MIRIFLAGS=-Zmiri-many-seeds cargo +nightly miri test --lib segment`.
 #[cfg(test)]
+#[cfg(not(tidings_loom))]
 mod tests {
     use std::thread;
 
@@ -503,5 +531,65 @@ mod tests {
         let panicked = thread::spawn(move || drop(Writer::reuse(segment))).join();
         assert!(panicked.is_err());
         assert_eq!(Arc::strong_count(&event), 1);
+    }
+}
+
+/// See [`explored`](crate::bus::explored) for how to run it.
+#[cfg(test)]
+#[cfg(tidings_loom)]
+mod explored {
+    use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+
+    /// loom reports two that are in at once, and one that does not see what another has done.
+    fn count(turns: &Turns<UnsafeCell<usize>>, times: usize) {
+        for _ in 0..times {
+            let turn = turns.enter();
+            // SAFETY: the turn is exclusive, which is what loom checks.
+            turn.with_mut(|count| unsafe { *count += 1 });
+        }
+    }
+
+    /// `first` have as many turns each, at the same time, after the main thread has perhaps got the bias.
+    fn turns_are_exclusive(main: usize, others: &'static [usize]) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let turns = Arc::new(Turns::new(UnsafeCell::new(0)));
+            count(&turns, main);
+            let threads: Vec<_> = others
+                .iter()
+                .map(|times| {
+                    let turns = Arc::clone(&turns);
+                    thread::spawn(move || count(&turns, *times))
+                })
+                .collect();
+            count(&turns, 1);
+            for thread in threads {
+                thread.join().expect("a thread panicked");
+            }
+            let expected = main + 1 + others.iter().sum::<usize>();
+            // SAFETY: as above.
+            turns.enter().with(|count| assert_eq!(unsafe { *count }, expected));
+        });
+    }
+
+    #[test]
+    fn a_bias_that_is_taken_back_lets_in_one_at_a_time() {
+        turns_are_exclusive(2, &[1]);
+    }
+
+    #[test]
+    fn a_bias_that_moves_on_lets_in_one_at_a_time() {
+        turns_are_exclusive(2, &[4]);
+    }
+
+    #[test]
+    fn a_bias_that_two_take_back_lets_in_one_at_a_time() {
+        turns_are_exclusive(2, &[1, 1]);
     }
 }

@@ -96,8 +96,11 @@ impl Standing {
 
 /// Wants to know which events are about to leave the window.
 pub(in crate::bus) trait Overrun<T>: Send + Sync {
-    /// `events` begin with `sequence`. A publisher calls it and waits.
-    fn overrun(&self, sequence: u64, events: &[T]);
+    /// Its reader begins with the event of this sequence. Called before the other.
+    fn begin(&self, sequence: u64);
+
+    /// `events` begin with `sequence` and are of this depth. A publisher calls it and waits.
+    fn overrun(&self, sequence: u64, events: &[T], depth: u8);
 }
 
 impl<T> fmt::Debug for dyn Overrun<T> {

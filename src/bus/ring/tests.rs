@@ -169,3 +169,76 @@ fn publishing_nothing_evicts_nothing() {
     assert_eq!((before.retained, before.floor), (after.retained, after.floor));
     assert_eq!((after.published, after.head), (2, Position::new(14)));
 }
+
+/// An event whose memory tells whether it is still there.
+#[derive(Debug)]
+struct Boxed(Box<u64>);
+
+impl Item for Boxed {
+    fn position(&self) -> Position {
+        Position::START
+    }
+}
+
+/// Small enough for Miri: `MIRIFLAGS=-Zmiri-many-seeds=0..8 cargo +nightly miri test --lib bus::ring`. Whoever waits spins, so
+/// that nothing but the ring itself orders the threads.
+#[test]
+fn segments_are_used_again_behind_readers_on_other_threads_that_hold_and_that_lag() {
+    const EVENTS: u64 = 40;
+    for capacity in [1, 3, 17] {
+        let ring = Arc::new(Ring::<Boxed>::new(capacity, Position::START));
+        let (holds, lags) = (standing(Overflow::Block), standing(Overflow::DropOldest));
+        let mut holding = ring.enroll(Join::End, &holds, None);
+        let mut lagging = ring.enroll(Join::End, &lags, None);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut next = 0;
+                let mut held = None;
+                while next < EVENTS {
+                    // What it has taken stays as it is, however far the publisher goes on.
+                    if let Some((segment, range)) = holding.take_shared() {
+                        let events =
+                            segment.published().get(range.clone()).expect("they were taken");
+                        for event in events {
+                            assert_eq!(*event.0, next);
+                            next += 1;
+                        }
+                        held = Some((segment, range, next));
+                    }
+                    holding.tell();
+                    if let Some((segment, range, behind)) = &held {
+                        let last = segment.published().get(range.clone()).and_then(<[_]>::last);
+                        assert_eq!(last.map(|event| *event.0 + 1), Some(*behind));
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            scope.spawn(move || {
+                let (mut passed, mut missed) = (0, 0);
+                while passed < EVENTS {
+                    if lagging.peek() == Peek::Lagged {
+                        let skipped = lagging.skip_to_oldest();
+                        (passed, missed) = (passed + skipped, missed + skipped);
+                    }
+                    for event in lagging.take().0 {
+                        assert_eq!(*event.0, passed);
+                        passed += 1;
+                    }
+                    std::thread::yield_now();
+                }
+                assert_eq!(lags.missed(), missed);
+            });
+            let mut batch = Vec::new();
+            for number in 0..EVENTS {
+                batch.push(Boxed(Box::new(number)));
+                while number % 3 == 0 && ring.publish_many(0, &mut batch).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+            while ring.publish_many(0, &mut batch).is_err() {
+                std::thread::yield_now();
+            }
+        });
+        assert!(ring.standings().is_empty());
+    }
+}
