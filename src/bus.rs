@@ -17,6 +17,9 @@
 //! A subscriber sees the events of a topic in the order in which they were published, each once. Those of one publisher are
 //! in the order of its calls.
 //!
+//! # Sharing the work
+//! The members of a [`Group`] share the events of a transient topic: each goes to one of them, and those of one key in order.
+//!
 //! # A log that fails
 //! A subscription that must read the log and cannot ends with a [`SubscriptionError`] that says up to where it delivered.
 //! There is never a silent gap.
@@ -36,6 +39,7 @@ mod doorbell;
 #[cfg(test)]
 #[cfg(tidings_loom)]
 mod explored;
+mod group;
 mod hook;
 mod latest;
 mod publisher;
@@ -51,6 +55,7 @@ mod topics;
 
 pub use self::actor::{BatchSubscriber, Subscriber, SubscriptionHandle};
 pub use self::batch::{Batch, SharedBatch};
+pub use self::group::{Group, GroupStatus, Member, MemberStatus};
 pub use self::hook::{Delivery, Hook};
 pub use self::publisher::{Publish, PublishError, Publisher};
 pub use self::ring::Item;

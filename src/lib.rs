@@ -33,9 +33,10 @@ pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
 pub use bus::{
-    Batch, BatchSubscriber, Delivery, EventIter, EventStream, Hook, Item, Overflow, Publish,
-    PublishError, Publisher, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
-    SubscriptionHandle, SubscriptionStatus, Topic, TopicOptions, TopicStatus,
+    Batch, BatchSubscriber, Delivery, EventIter, EventStream, Group, GroupStatus, Hook, Item,
+    Member, MemberStatus, Overflow, Publish, PublishError, Publisher, SharedBatch, Subscribe,
+    Subscriber, Subscription, SubscriptionError, SubscriptionHandle, SubscriptionStatus, Topic,
+    TopicOptions, TopicStatus,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};

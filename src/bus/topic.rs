@@ -171,6 +171,8 @@ pub struct SubscriptionStatus {
     pub missed: u64,
     /// Into which topics it was seen to publish while it handled events.
     pub publishes: Vec<&'static str>,
+    /// How many members share it, if it is a [group](crate::Group).
+    pub members: Option<usize>,
 }
 
 impl<T: TransientEvent> Topic<T> {
@@ -271,6 +273,7 @@ impl<T: Item> Topic<T> {
                     lag: extent.published.saturating_sub(standing.done()),
                     missed: standing.missed(),
                     publishes: standing.published_into(),
+                    members: standing.members(),
                 })
                 .collect(),
         }

@@ -276,6 +276,27 @@ impl<T: Item> Cursor<T> {
         self.place.index = self.place.index.saturating_sub(events);
     }
 
+    /// Passes over events while `pass` says so, as far as the cursor knows of them since it was last [ready](Ready::Next).
+    /// True if it has come to one that is not to be passed over.
+    pub(in crate::bus) fn pass_while(&mut self, mut pass: impl FnMut(&T) -> bool) -> bool {
+        let ahead = self.place.ahead();
+        let passed = ahead.iter().take_while(|event| pass(event)).count();
+        let found = passed < ahead.len();
+        self.place.index += passed;
+        found
+    }
+
+    /// The event that the cursor has come to, with its depth. It is done with when the cursor is used again.
+    pub(in crate::bus) fn take_one(&mut self) -> Option<(&T, u8)> {
+        let Place { segment: Some(segment), index, .. } = &mut self.place else {
+            return None;
+        };
+        let event = segment.known().get(*index)?;
+        let (_, depth) = segment.segment().same_depth(*index, 1);
+        *index += 1;
+        Some((event, depth))
+    }
+
     #[inline]
     fn step(&mut self) -> Option<(&Reader<T>, Range<usize>, u8)> {
         if self.place.advance(&self.ring) != Ahead::Events {
@@ -298,13 +319,22 @@ impl<T: Item> Cursor<T> {
 
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
+        self.poll_ready_or(cx, || false)
+    }
+
+    /// The same, but it is [`Ready::Closed`] also when the reader is called away. Who calls rings the bell after that.
+    pub(in crate::bus) fn poll_ready_or(
+        &mut self,
+        cx: &Context<'_>,
+        called: impl Fn() -> bool,
+    ) -> Poll<Ready> {
         if self.pace.waits() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.tell();
         let Self { ring, seat, place, standing, told, ring_at, pace } = self;
-        let ended = || standing.as_ref().is_some_and(|standing| standing.is_ended());
+        let ended = || called() || standing.as_ref().is_some_and(|standing| standing.is_ended());
         loop {
             // Before looking: what was published before the end is seen first.
             let closed = ring.is_closed();
@@ -334,6 +364,15 @@ impl<T: Item> Cursor<T> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Waits until the reader is called away.
+    pub(in crate::bus) fn poll_called(
+        &mut self,
+        cx: &Context<'_>,
+        called: impl Fn() -> bool,
+    ) -> Poll<()> {
+        self.ring.bell.sleep(&self.seat, cx, called)
     }
 
     /// Lets others know how far it is.
