@@ -9,7 +9,7 @@ use std::time::Duration;
 use bank::{Account, Book, Booked, Deposit, Deposited, Ledger, Withdraw};
 use tidings::{
     App, Bus, ConsumerState, EventSubscriber, Header, Memory, StartError, Subscriptions,
-    TransientEvent, subscriber,
+    TopicOptions, TransientEvent, subscriber,
 };
 
 #[derive(Debug, PartialEq)]

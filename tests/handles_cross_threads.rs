@@ -3,6 +3,7 @@
 use tidings::{App, InMemory, Memory, Receipt, Sending, Sqlite, TableView, Topic, View};
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError};
+use tidings::{Bus, Component, Map};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -53,6 +54,9 @@ fn handles_are_send_and_sync() {
     shared::<StoreError>();
     shared::<Receipt>();
     shared::<Topic<DoorEvent>>();
+    shared::<Bus>();
+    shared::<Component>();
+    shared::<Map>();
     shared::<View<Openings>>();
     shared::<TableView<Openings>>();
     shared::<QueryContext>();
