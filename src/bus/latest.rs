@@ -91,7 +91,7 @@ where
         }
         loop {
             let sequence = cursor.sequence();
-            let (events, _) = cursor.take(usize::MAX);
+            let (events, _) = cursor.take();
             if events.is_empty() {
                 break;
             }

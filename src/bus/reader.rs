@@ -175,14 +175,14 @@ impl<T: Item> Reader<T> {
         }
     }
 
-    /// The next events, at most `max`; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
+    /// The next events; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
     #[inline]
-    pub(super) fn take(&mut self, max: usize) -> Batch<'_, T> {
+    pub(super) fn take(&mut self) -> Batch<'_, T> {
         let missed = std::mem::take(&mut self.missed);
         let (events, depth) = match &mut self.source {
-            Source::Ring => self.cursor.take(max),
+            Source::Ring => self.cursor.take(),
             Source::Log { .. } => (&[][..], 0),
-            Source::Rows(rows) => (rows.take(max), 0),
+            Source::Rows(rows) => (rows.take(), 0),
         };
         if !self.topic.hooks().is_empty() {
             self.in_hand = Some(handling(&self.topic, &self.standing, missed, events));
@@ -190,12 +190,22 @@ impl<T: Item> Reader<T> {
         Batch { events, missed, depth }
     }
 
-    /// The same as [`take`](Self::take), in a hold of its own.
+    /// The last `events` of those that were taken last come again.
+    pub(super) fn put_back(&mut self, events: usize) {
+        match &mut self.source {
+            Source::Ring => self.cursor.put_back(events),
+            Source::Log { .. } => {}
+            Source::Rows(rows) => rows.index = rows.index.saturating_sub(events),
+        }
+    }
+
+    /// The next events, in a hold of their own; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said
+    /// otherwise.
     pub(super) fn take_shared(&mut self) -> SharedBatch<T> {
         let missed = std::mem::take(&mut self.missed);
         let taken = match &mut self.source {
             Source::Ring => {
-                let taken = self.cursor.take_shared(usize::MAX);
+                let taken = self.cursor.take_shared();
                 taken.map(|(segment, range)| (Held::Segment(segment), range))
             }
             Source::Log { .. } => None,
@@ -308,10 +318,9 @@ impl<T: Item> Rows<T> {
         Ok(Self { events: Arc::new(events), index: 0, after, through, from_log: true })
     }
 
-    fn take(&mut self, max: usize) -> &[T] {
-        let ahead = self.events.get(self.index..).unwrap_or(&[]);
-        let taken = ahead.get(..max).unwrap_or(ahead);
-        self.index += taken.len();
+    fn take(&mut self) -> &[T] {
+        let taken = self.events.get(self.index..).unwrap_or(&[]);
+        self.index = self.events.len();
         taken
     }
 
