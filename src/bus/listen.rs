@@ -35,7 +35,7 @@ impl<T: Item> Listener<T> {
         match ready!(self.reader.poll_ready(cx))? {
             Next::End => Poll::Ready(Ok(None)),
             Next::Events => {
-                let batch = self.reader.take(usize::MAX);
+                let batch = self.reader.take();
                 let depth = batch.causation_depth();
                 let handled = causation::within(&mut self.handler, depth, || handle(batch));
                 Poll::Ready(Ok(Some(handled)))

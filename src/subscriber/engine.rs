@@ -23,11 +23,11 @@ const DRAIN: usize = 2_048;
 pub(super) struct Handler<S, T> {
     pub(super) heard: Reference,
     pub(super) event: &'static str,
-    /// None if it is another event.
-    pub(super) call: Box<dyn Fn(&mut S, &T) -> Outcome + Send>,
+    pub(super) call: Box<Call<S, T>>,
 }
 
-type Outcome = Option<Result<(), Box<dyn Error + Send + Sync>>>;
+/// Handles what a topic carries. None if it is another event.
+type Call<S, T> = dyn Fn(&mut S, &T) -> Option<Result<(), Box<dyn Error + Send + Sync>>> + Send;
 
 /// The handlers for one topic, before the subscription begins.
 pub(super) trait Hearing<S>: Any + Send {
