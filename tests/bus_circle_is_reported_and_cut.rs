@@ -1,4 +1,11 @@
 //! Handlers that cause one another in a circle are reported when the app starts, and cut when it runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail where they panic"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;

@@ -1,4 +1,11 @@
 //! The map shows who publishes what and who hears it, and its findings what is strange about that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail where they panic"
+)]
 
 #[path = "support/bank.rs"]
 mod bank;
