@@ -102,7 +102,7 @@ fn main() -> Result<(), lexopt::Error> {
         let mut rounds = vec![Vec::new(); subjects.len()];
         for _ in 0..latency::ROUNDS {
             for (subject, rounds) in subjects.iter().zip(&mut rounds) {
-                rounds.push((subject.run)(&seats, rate, options.latency_run));
+                rounds.push(seats.publisher(|| (subject.run)(&seats, rate, options.latency_run)));
             }
         }
         if !subjects.is_empty() {

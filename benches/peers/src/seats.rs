@@ -8,7 +8,7 @@ use actix::{Arbiter, ArbiterHandle, System};
 use core_affinity::CoreId;
 use tokio::runtime::Handle;
 
-/// Places for subscribers beside the main thread. Nothing wakes the thread of a seat that a case does not use.
+/// Places for subscribers beside the publisher's thread. Nothing wakes the thread of a seat that a case does not use.
 pub(crate) struct Seats {
     /// Where subscribers run.
     pub(crate) first: Seat,
@@ -51,11 +51,26 @@ impl Seats {
         Self { first, apart, system, threads }
     }
 
+    /// Runs a case, whose publisher is the thread that `case` is called on, and waits until nothing of it is left.
+    ///
+    /// The thread is a new one: what the scheduler holds against it for spinning and yielding falls on no other case.
+    pub(crate) fn publisher<T: Send>(&self, case: impl FnOnce() -> T + Send) -> T {
+        let outcome = thread::scope(|scope| {
+            let publisher = scope.spawn(|| {
+                System::set_current(self.system.clone());
+                case()
+            });
+            publisher.join().expect("the publisher panicked")
+        });
+        self.settle();
+        outcome
+    }
+
     /// Waits until nothing of a run is left.
     ///
     /// # Panics
     /// If a subscriber has.
-    pub(crate) fn settle(&self) {
+    fn settle(&self) {
         self.first.settle();
         self.apart.iter().for_each(Seat::settle);
     }

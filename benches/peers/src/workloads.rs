@@ -35,7 +35,7 @@ pub(crate) enum Unit {
 }
 
 /// Runs so many events.
-type Measure = dyn Fn(&Seats, u64) -> Run;
+type Measure = dyn Fn(&Seats, u64) -> Run + Sync;
 
 /// One row of a section.
 pub(crate) struct Subject {
@@ -44,15 +44,13 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn new(name: &'static str, run: impl Fn(&Seats, u64) -> Run + 'static) -> Self {
+    fn new(name: &'static str, run: impl Fn(&Seats, u64) -> Run + Sync + 'static) -> Self {
         Self { name, run: Box::new(run) }
     }
 
     /// Runs so many events, and waits until nothing of them is left.
     pub(crate) fn run(&self, seats: &Seats, events: u64) -> Run {
-        let run = (self.run)(seats, events);
-        seats.settle();
-        run
+        seats.publisher(|| (self.run)(seats, events))
     }
 }
 

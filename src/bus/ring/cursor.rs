@@ -20,10 +20,11 @@ const ENOUGH: u64 = 128;
 /// How often a level reader lets its task be polled again before it sleeps: seldom, or, where the last event came soon after
 /// it had gone to sleep, for about as long as it takes to wake a thread. Without either a reader that is faster than its
 /// publisher sleeps after every few events.
-const LINGER: (u32, u32) = (8, 64);
+const LINGER: (u32, u32) = (8, 256);
 
-/// How soon is soon: two wake-ups of a thread.
-const SOON: Duration = Duration::from_micros(20);
+/// How soon is soon: about what it takes to wake a thread and to be woken by it, so that two that answer each other stay
+/// awake, and wait a microsecond instead of fifty.
+const SOON: Duration = Duration::from_micros(60);
 
 /// How often a level reader looks whether there is something new, and when it sleeps.
 ///

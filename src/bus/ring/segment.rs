@@ -61,6 +61,8 @@ pub(in crate::bus) struct Segment<T> {
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
     /// Whether any of the events has a depth. Set before `len` shows that event.
     deep: std::sync::atomic::AtomicBool,
+    /// Whether nothing more will be written, though there is room.
+    sealed: std::sync::atomic::AtomicBool,
     /// How many handlers caused each event one after the other; all zero unless `deep`.
     depths: Box<[AtomicU8]>,
 }
@@ -133,6 +135,7 @@ impl<T> Segment<T> {
     }
 
     fn clear(&mut self) {
+        *self.sealed.get_mut() = false;
         if std::mem::take(self.deep.get_mut()) {
             self.depths.iter_mut().for_each(|depth| *depth.get_mut() = 0);
         }
@@ -173,7 +176,13 @@ impl<T> Reader<T> {
     /// Whether it knows of all events that the segment will ever hold.
     #[inline]
     pub(super) fn is_complete(&self) -> bool {
-        self.known == self.segment.capacity()
+        self.known == self.segment.capacity() || self.is_sealed()
+    }
+
+    fn is_sealed(&self) -> bool {
+        // Acquire: the length that is loaded after it is the last.
+        self.segment.sealed.load(Ordering::Acquire)
+            && self.segment.len.0.load(Ordering::Relaxed) == self.known
     }
 }
 
@@ -192,6 +201,7 @@ impl<T> Writer<T> {
                 len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
                 deep: std::sync::atomic::AtomicBool::new(false),
+                sealed: std::sync::atomic::AtomicBool::new(false),
                 depths: std::iter::repeat_with(AtomicU8::default).take(capacity).collect(),
             }),
             written: 0,
@@ -237,6 +247,12 @@ impl<T> Writer<T> {
         if let Some(slot) = self.segment.depths.get(self.written) {
             slot.store(depth, Ordering::Relaxed);
         }
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn seal(mut self) {
+        self.publish();
+        self.segment.sealed.store(true, Ordering::Release);
     }
 
     /// Lets the readers see what is written.

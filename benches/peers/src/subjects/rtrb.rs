@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::harness::{CAPACITY, Event, retry};
+use crate::harness::{CAPACITY, Event, Pause, retry};
 use crate::peer::{Each, Handler, Peer, Publish, PublishBatch};
 use crate::seats::Seat;
 use crate::subjects::poll_all;
@@ -47,10 +47,11 @@ impl PublishBatch for Producer<Event> {
     #[inline]
     fn publish_batch(&mut self, after: u64, count: u64) {
         let mut number = after;
+        let mut pause = Pause::default();
         while number < after + count {
             let free = self.slots().min((after + count - number) as usize);
             if free == 0 {
-                std::thread::yield_now();
+                pause.wait();
                 continue;
             }
             let chunk = self.write_chunk_uninit(free).expect("as many are free");

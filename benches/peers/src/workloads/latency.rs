@@ -34,9 +34,6 @@ pub(crate) const RATES: [u64; 3] = [1_000, 100_000, 1_000_000];
 /// The publisher sleeps while the next event is further away than this, and spins for the rest: a sleep ends late.
 const SLEEP_ABOVE: Duration = Duration::from_micros(200);
 
-/// Above this the publisher lets others run while it waits.
-const YIELD_ABOVE: Duration = Duration::from_micros(10);
-
 /// Rounds, each with all subjects; more would show more of the rarest, and take longer.
 pub(crate) const ROUNDS: usize = 3;
 
@@ -141,8 +138,6 @@ fn run<P: Peer>(seats: &Seats, rate: u64, time: Duration) -> Latency {
     wait(&all_done, 1);
     let sustained = begin.elapsed().as_secs_f64() < LATE * time.as_secs_f64();
     let histogram = wait(&measurement, 1);
-    drop(publisher);
-    seats.settle();
     Latency::new(&histogram, sustained)
 }
 
@@ -154,8 +149,6 @@ fn wait_until(due: Instant) {
             return;
         } else if left > SLEEP_ABOVE {
             thread::sleep(left - SLEEP_ABOVE);
-        } else if left > YIELD_ABOVE {
-            thread::yield_now();
         } else {
             hint::spin_loop();
         }

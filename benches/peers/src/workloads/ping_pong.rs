@@ -107,7 +107,7 @@ fn together_as<Near: Peer, Far: Peer>(name: &'static str) -> Subject {
     Subject::new(name, |seats: &Seats, trips| run::<Near, Far>(&seats.first, &seats.first, trips))
 }
 
-/// The main thread sends the first ping and has no further part in it.
+/// The publisher's thread sends the first ping and has no further part in it.
 fn run<Near: Peer, Far: Peer>(near: &Seat, far: &Seat, trips: u64) -> Run {
     let (done, all_done) = mpsc::channel();
     let mut sink = Sink::<1>::new(trips, done);
