@@ -5,6 +5,7 @@ use tidings::{
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
+use tidings::{Bus, Component, Map};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -60,6 +61,9 @@ fn handles_are_send_and_sync() {
     shared::<Topic<DoorEvent>>();
     shared::<Group<Rang>>();
     shared::<Member<Rang>>();
+    shared::<Bus>();
+    shared::<Component>();
+    shared::<Map>();
     shared::<View<Openings>>();
     shared::<TableView<Openings>>();
     shared::<QueryContext>();

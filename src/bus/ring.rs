@@ -426,6 +426,12 @@ impl<T: Item> Turn<'_, T> {
         self.ring.bell.ring();
     }
 
+    /// Publishes one event of this depth, otherwise in the same way.
+    pub(super) fn publish_at(&mut self, depth: u8, event: T) {
+        self.write(depth, std::iter::once(event));
+        self.ring.bell.ring();
+    }
+
     /// Writes events and lets the readers see them; they are still to be woken.
     #[inline]
     fn write(&mut self, depth: u8, mut events: impl Iterator<Item = T>) {

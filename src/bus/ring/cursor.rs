@@ -110,8 +110,6 @@ impl Pace {
             }
             return true;
         };
-        // Whatever there was of a stream has ended.
-        self.patience = Duration::ZERO;
         if now - level < self.linger {
             self.until = Some(now + (now - level).clamp(PATIENCE.0, GLANCE));
             return true;
