@@ -29,6 +29,7 @@
 //! When a topic is closed, a subscription delivers what was published and ends. The app closes its topics when it shuts down.
 
 mod actor;
+mod barrier;
 mod batch;
 mod causation;
 mod doorbell;

@@ -189,8 +189,12 @@ impl<T: Item> Subscribe<T> {
         let standing = Arc::clone(&reader.standing);
         let handle =
             Held { ring: Arc::clone(reader.topic.ring()), standing: Arc::clone(&standing) };
-        let delivery =
-            Delivery::<T, S> { reader: Some(reader), handler: Some(standing), shape: PhantomData };
+        let delivery = Delivery::<T, S> {
+            reader: Some(reader),
+            handler: Some(Arc::clone(&standing)),
+            standing,
+            shape: PhantomData,
+        };
         ctx.spawn(delivery);
         SubscriptionHandle(Some(Arc::new(handle)))
     }
@@ -205,10 +209,13 @@ fn short_name<A>() -> &'static str {
 
 /// How an actor takes what is there.
 trait Shape<A: Actor, T>: 'static {
-    /// How many events are taken at once.
-    const MOST: usize;
-
-    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context);
+    /// Hands over events of `batch`, while `goes_on` says so, and returns how many.
+    fn receive(
+        actor: &mut A,
+        batch: Batch<'_, T>,
+        ctx: &mut A::Context,
+        goes_on: impl Fn(&A::Context) -> bool,
+    ) -> usize;
 
     fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context);
 }
@@ -216,16 +223,25 @@ trait Shape<A: Actor, T>: 'static {
 struct OneByOne;
 
 impl<A: Subscriber<T>, T> Shape<A, T> for OneByOne {
-    const MOST: usize = 1;
-
     #[inline]
-    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context) {
+    fn receive(
+        actor: &mut A,
+        batch: Batch<'_, T>,
+        ctx: &mut A::Context,
+        goes_on: impl Fn(&A::Context) -> bool,
+    ) -> usize {
         if batch.missed() > 0 {
             actor.missed(batch.missed(), ctx);
         }
+        let mut received = 0;
         for event in batch {
             actor.receive(event, ctx);
+            received += 1;
+            if !goes_on(ctx) {
+                break;
+            }
         }
+        received
     }
 
     fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context) {
@@ -236,11 +252,15 @@ impl<A: Subscriber<T>, T> Shape<A, T> for OneByOne {
 struct InBatches;
 
 impl<A: BatchSubscriber<T>, T> Shape<A, T> for InBatches {
-    const MOST: usize = usize::MAX;
-
     #[inline]
-    fn receive(actor: &mut A, batch: Batch<'_, T>, ctx: &mut A::Context) {
+    fn receive(
+        actor: &mut A,
+        batch: Batch<'_, T>,
+        ctx: &mut A::Context,
+        _: impl Fn(&A::Context) -> bool,
+    ) -> usize {
         actor.receive(batch, ctx);
+        batch.len()
     }
 
     fn unsubscribed(actor: &mut A, outcome: Result<(), SubscriptionError>, ctx: &mut A::Context) {
@@ -251,6 +271,8 @@ impl<A: BatchSubscriber<T>, T> Shape<A, T> for InBatches {
 /// Delivers to one actor; without a reader once the subscription is over.
 struct Delivery<T: Item, S> {
     reader: Option<Reader<T>>,
+    standing: Arc<Standing>,
+    /// The same; it is with the thread while the handler runs.
     handler: Option<Arc<Standing>>,
     shape: PhantomData<S>,
 }
@@ -272,7 +294,7 @@ where
         ctx: &mut A::Context,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Self { reader: delivery, handler, shape: PhantomData } = &mut *self;
+        let Self { reader: delivery, standing, handler, shape: PhantomData } = &mut *self;
         let mut left = DRAIN;
         loop {
             let Some(reader) = delivery else {
@@ -294,21 +316,28 @@ where
                 S::unsubscribed(actor, outcome, ctx);
                 return Poll::Ready(());
             }
-            let batch = reader.take(left.min(S::MOST));
-            left = left.saturating_sub(batch.len());
-            let depth = batch.causation_depth();
+            let batch = reader.take();
+            let (taken, depth) = (batch.len(), batch.causation_depth());
             let received = catch_unwind(AssertUnwindSafe(|| {
-                causation::within(handler, depth, || S::receive(actor, batch, ctx));
+                causation::within(handler, depth, || {
+                    S::receive(actor, batch, ctx, |ctx| !ctx.waiting() && !standing.is_ended())
+                })
             }));
-            if let Err(panic) = received {
-                // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver,
-                // or a second panic would end the process.
-                *delivery = None;
-                tracing::error!(
-                    actor = std::any::type_name::<A>(),
-                    "a subscriber panicked, its actor ends"
-                );
-                resume_unwind(panic);
+            match received {
+                Ok(received) => {
+                    reader.put_back(taken - received);
+                    left = left.saturating_sub(received);
+                }
+                Err(panic) => {
+                    // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver,
+                    // or a second panic would end the process.
+                    *delivery = None;
+                    tracing::error!(
+                        actor = std::any::type_name::<A>(),
+                        "a subscriber panicked, its actor ends"
+                    );
+                    resume_unwind(panic);
+                }
             }
             // It stops, or a handler waits for something: what comes next is not for now. actix polls again after the wait.
             if ctx.waiting() {

@@ -112,7 +112,7 @@ where
         }
         loop {
             let sequence = cursor.sequence();
-            let (events, depth) = cursor.take(usize::MAX);
+            let (events, depth) = cursor.take();
             if events.is_empty() {
                 break;
             }

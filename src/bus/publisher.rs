@@ -132,21 +132,27 @@ impl<T: TransientEvent> Publisher<T> {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
+    #[inline]
     pub fn publish_blocking(&self, event: T) -> Result<(), PublishError<T>> {
         let depth = causation::depth();
         if !self.topic.admits(&event) {
             return Ok(());
         }
         match self.offer(depth, event) {
-            Err(PublishError::Full(event)) => futures_executor::block_on(Publish {
-                publisher: self,
-                event: Some(event),
-                depth,
-                asked: true,
-                seat: None,
-            }),
+            Err(PublishError::Full(event)) => self.wait_and_publish(depth, event),
             outcome => outcome,
         }
+    }
+
+    #[cold]
+    fn wait_and_publish(&self, depth: u8, event: T) -> Result<(), PublishError<T>> {
+        futures_executor::block_on(Publish {
+            publisher: self,
+            event: Some(event),
+            depth,
+            asked: true,
+            seat: None,
+        })
     }
 
     /// Publishes all `events`, taking them out of the vector, and waits for room where it must. Subscribers are woken once for

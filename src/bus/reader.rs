@@ -178,14 +178,14 @@ impl<T: Item> Reader<T> {
         }
     }
 
-    /// The next events, at most `max`; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
+    /// The next events; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
     #[inline]
-    pub(super) fn take(&mut self, max: usize) -> Batch<'_, T> {
+    pub(super) fn take(&mut self) -> Batch<'_, T> {
         let missed = std::mem::take(&mut self.missed);
         let (events, depth) = match &mut self.source {
-            Source::Ring => self.cursor.take(max),
+            Source::Ring => self.cursor.take(),
             Source::Log { .. } => (&[][..], 0),
-            Source::Rows(rows) => rows.take(max),
+            Source::Rows(rows) => rows.take(),
         };
         if !self.topic.hooks().is_empty() {
             self.in_hand = Some(handling(&self.topic, &self.standing, missed, events));
@@ -193,17 +193,27 @@ impl<T: Item> Reader<T> {
         Batch { events, missed, depth }
     }
 
-    /// The same as [`take`](Self::take), in a hold of its own.
+    /// The last `events` of those that were taken last come again.
+    pub(super) fn put_back(&mut self, events: usize) {
+        match &mut self.source {
+            Source::Ring => self.cursor.put_back(events),
+            Source::Log { .. } => {}
+            Source::Rows(rows) => rows.index = rows.index.saturating_sub(events),
+        }
+    }
+
+    /// The next events, in a hold of their own; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said
+    /// otherwise.
     pub(super) fn take_shared(&mut self) -> SharedBatch<T> {
         let missed = std::mem::take(&mut self.missed);
         let taken = match &mut self.source {
             Source::Ring => {
-                let taken = self.cursor.take_shared(usize::MAX);
+                let taken = self.cursor.take_shared();
                 taken.map(|(segment, range)| (Held::Segment(segment), range))
             }
             Source::Log { .. } => None,
             Source::Rows(rows) => {
-                let (range, _) = rows.step(usize::MAX);
+                let (range, _) = rows.step();
                 Some((Held::Rows(Arc::clone(&rows.events)), range))
             }
         };
@@ -320,16 +330,16 @@ impl<T: Item> Rows<T> {
         Ok(page)
     }
 
-    fn take(&mut self, max: usize) -> (&[T], u8) {
-        let (range, depth) = self.step(max);
+    fn take(&mut self) -> (&[T], u8) {
+        let (range, depth) = self.step();
         (self.events.get(range).unwrap_or(&[]), depth)
     }
 
-    /// The next events, at most `max`, those of one depth only, with that depth.
-    fn step(&mut self, max: usize) -> (Range<usize>, u8) {
+    /// The next events, those of one depth only, with that depth.
+    fn step(&mut self) -> (Range<usize>, u8) {
         let from = self.index;
-        let ahead = self.events.len().saturating_sub(from).min(max);
-        let mut depths = self.depths.iter().skip(from).take(ahead);
+        let ahead = self.events.len().saturating_sub(from);
+        let mut depths = self.depths.iter().skip(from);
         let (depth, taken) = match depths.next() {
             Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
             None => (0, ahead),

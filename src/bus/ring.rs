@@ -36,10 +36,11 @@ use crossbeam_utils::CachePadded;
 pub(crate) use self::cursor::{Cursor, Peek, Ready};
 use self::cursor::{Find, Place};
 pub(super) use self::segment::Segment;
-use self::segment::{Reader, Writer};
+use self::segment::{Reader, Turns, Writer};
 pub(super) use self::standing::{Overrun, Standing};
+use super::barrier;
 use super::doorbell::Doorbell;
-use super::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use super::sync::{AtomicBool, Mutex, Ordering};
 use crate::event::{Envelope, TransientEvent};
 use crate::stream::Position;
 
@@ -77,7 +78,7 @@ impl<T: TransientEvent> Item for T {
 pub(super) struct Ring<T> {
     capacity: usize,
     segment_len: usize,
-    producer: CachePadded<Mutex<Producer<T>>>,
+    producer: CachePadded<Turns<Producer<T>>>,
     window: CachePadded<Mutex<Window<T>>>,
     /// Where each reader stands that is known by name.
     readers: Mutex<Vec<Enrolled<T>>>,
@@ -168,6 +169,7 @@ impl<T: Item> Ring<T> {
     /// An empty ring that retains at least the newest `capacity` events (at least one), and less than two segments more.
     /// Those up to `after` never were in it.
     pub(super) fn new(capacity: usize, after: Position) -> Self {
+        barrier::prepare();
         let capacity = capacity.max(1);
         let segment_len = (capacity / SEGMENTS).clamp(1, SEGMENT);
         let producer = Producer { writer: None, spare: VecDeque::new(), next: 0, limit: u64::MAX };
@@ -180,7 +182,7 @@ impl<T: Item> Ring<T> {
         Self {
             capacity,
             segment_len,
-            producer: CachePadded::new(Mutex::new(producer)),
+            producer: CachePadded::new(Turns::new(producer)),
             window: CachePadded::new(Mutex::new(window)),
             readers: Mutex::new(Vec::new()),
             bell: Doorbell::default(),
@@ -191,7 +193,7 @@ impl<T: Item> Ring<T> {
 
     /// The right to publish; whoever else wants to publish waits until this is dropped.
     pub(super) fn publisher(&self) -> Turn<'_, T> {
-        Turn { producer: self.producer.lock(), ring: self }
+        Turn { producer: self.producer.enter(), ring: self }
     }
 
     /// Publishes one event of this depth.
@@ -224,7 +226,7 @@ impl<T: Item> Ring<T> {
     /// Says that nothing will be published any more: readers that are level have reached the end.
     pub(super) fn close(&self) {
         {
-            let _turn = self.producer.lock();
+            let _turn = self.producer.enter();
             self.closed.store(true, Ordering::Release);
         }
         self.bell.ring();
@@ -272,7 +274,7 @@ impl<T: Item> Ring<T> {
         overrun: Option<Arc<dyn Overrun<T>>>,
     ) -> Cursor<T> {
         // Under the publishers' lock, so that none of them is already past what this reader has not seen.
-        let mut producer = self.producer.lock();
+        let mut producer = self.producer.enter();
         let place = {
             let window = self.window.lock();
             match join {
@@ -372,7 +374,7 @@ impl<T: Item> Window<T> {
 /// The right to publish into a ring, one at a time.
 #[derive(Debug)]
 pub(super) struct Turn<'a, T> {
-    producer: MutexGuard<'a, Producer<T>>,
+    producer: segment::Turn<'a, Producer<T>>,
     ring: &'a Ring<T>,
 }
 

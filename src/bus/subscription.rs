@@ -94,7 +94,7 @@ impl<T: Item> Subscription<T> {
     /// Safe: a call that is dropped before it returns has delivered nothing.
     pub async fn next(&mut self) -> Result<Option<Batch<'_, T>>, SubscriptionError> {
         match poll_fn(|cx| self.reader.poll_ready(cx)).await? {
-            Next::Events => Ok(Some(self.reader.take(usize::MAX))),
+            Next::Events => Ok(Some(self.reader.take())),
             Next::End => Ok(None),
         }
     }
@@ -129,7 +129,7 @@ pub(super) async fn handle_each<T: Item>(
 ) -> Result<(), SubscriptionError> {
     let mut handler = Some(Arc::clone(&reader.standing));
     while let Next::Events = poll_fn(|cx| reader.poll_ready(cx)).await? {
-        let batch = reader.take(usize::MAX);
+        let batch = reader.take();
         let depth = batch.causation_depth();
         // A closure that returns a future may publish before that.
         let future = pin!(causation::within(&mut handler, depth, || handle(batch)));
@@ -180,6 +180,9 @@ impl<T: Item> fmt::Debug for EventStream<T> {
     }
 }
 
+/// How often a thread that lingers tells its core so between two polls: about as long as a poll takes in a runtime.
+const PAUSES: u32 = 4;
+
 /// A subscription as an iterator of [shared batches](SharedBatch) for a thread; made by
 /// [`Subscribe::iter`](crate::Subscribe::iter).
 ///
@@ -207,7 +210,15 @@ impl<T: Item> Iterator for EventIter<T> {
         if self.ended {
             return None;
         }
-        match futures_executor::block_on(poll_fn(|cx| self.reader.poll_ready(cx))) {
+        let next = poll_fn(|cx| {
+            let next = self.reader.poll_ready(cx);
+            if next.is_pending() {
+                // It is polled again at once where it lingers. On a core that runs two threads the other gets on faster.
+                (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            }
+            next
+        });
+        match futures_executor::block_on(next) {
             Ok(Next::Events) => Some(Ok(self.reader.take_shared())),
             Ok(Next::End) => {
                 self.ended = true;

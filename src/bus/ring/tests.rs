@@ -196,7 +196,7 @@ fn segments_are_used_again_behind_readers_on_other_threads_that_hold_and_that_la
                 let mut held = None;
                 while next < EVENTS {
                     // What it has taken stays as it is, however far the publisher goes on.
-                    if let Some((segment, range)) = holding.take_shared(2) {
+                    if let Some((segment, range)) = holding.take_shared() {
                         let events =
                             segment.published().get(range.clone()).expect("they were taken");
                         for event in events {
@@ -220,7 +220,7 @@ fn segments_are_used_again_behind_readers_on_other_threads_that_hold_and_that_la
                         let skipped = lagging.skip_to_oldest();
                         (passed, missed) = (passed + skipped, missed + skipped);
                     }
-                    for event in lagging.take(usize::MAX).0 {
+                    for event in lagging.take().0 {
                         assert_eq!(*event.0, passed);
                         passed += 1;
                     }
