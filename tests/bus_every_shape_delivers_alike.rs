@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Context};
+use actix::{Actor, ActorContext, AsyncContext, Context};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tidings::{
     Batch, BatchSubscriber, Delivery, Hook, PublishError, Publisher, SharedBatch, Subscribe,
-    Subscriber, SubscriptionError, Topic, TopicOptions, TransientEvent,
+    Subscriber, SubscriptionError, SubscriptionHandle, Topic, TopicOptions, TransientEvent,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
@@ -433,4 +433,58 @@ fn what_is_dropped_while_it_handles_counts_as_handled() {
     assert!(each.as_mut().settled().is_none());
     drop(each);
     assert_eq!(in_pairs(&notes, "pending"), (0, vec![0]));
+}
+
+/// Receives one event, and then waits, or drops its handle.
+struct Pauses {
+    leaves: bool,
+    handle: Option<SubscriptionHandle>,
+    received: mpsc::UnboundedSender<u32>,
+}
+
+impl Actor for Pauses {
+    type Context = Context<Self>;
+}
+
+impl Subscriber<Tick> for Pauses {
+    fn receive(&mut self, tick: &Tick, ctx: &mut Context<Self>) {
+        self.received.send(tick.0).unwrap();
+        if self.leaves {
+            drop(self.handle.take());
+        } else {
+            ctx.wait(actix::fut::wrap_future(tokio::task::yield_now()));
+        }
+    }
+
+    fn unsubscribed(&mut self, _: Result<(), SubscriptionError>, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+#[test]
+fn hooks_are_told_what_an_actor_has_received_when_it_waits_or_leaves_in_between() {
+    for leaves in [false, true] {
+        let (topic, publisher, notes) = hooked();
+        let (received, mut receives) = mpsc::unbounded_channel();
+        actix::System::new().block_on(async {
+            Pauses::create(|ctx| {
+                let subscribe = topic.subscribe().named("pauses");
+                let handle = Some(subscribe.actor::<Pauses, _>(ctx));
+                Pauses { leaves, handle, received }
+            });
+            let mut batch = (0..5).map(Tick).collect();
+            publisher.try_publish_batch(&mut batch).unwrap();
+            topic.close();
+            let mut all = Vec::new();
+            while let Some(tick) = receives.recv().await {
+                all.push(tick);
+            }
+            assert_eq!(all, if leaves { vec![0] } else { vec![0, 1, 2, 3, 4] });
+        });
+        let handled = notes.take().into_iter().filter_map(|note| match note {
+            Hooked::Handled(_, _, events) => Some(events),
+            _ => None,
+        });
+        assert_eq!(handled.sum::<usize>(), if leaves { 1 } else { 5 });
+    }
 }

@@ -195,6 +195,9 @@ impl<T: Item> Reader<T> {
 
     /// The last `events` of those that were taken last come again.
     pub(super) fn put_back(&mut self, events: usize) {
+        if let Some(in_hand) = &mut self.in_hand {
+            in_hand.events = in_hand.events.saturating_sub(events);
+        }
         match &mut self.source {
             Source::Ring => self.cursor.put_back(events),
             Source::Log { .. } => {}
