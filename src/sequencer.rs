@@ -17,7 +17,8 @@
 //! A store may have written what it reports as failed, and something else may write to the log past the app. Positions are
 //! without gaps, so the sequencer notices: it publishes from the log what it did not publish itself, before anything that
 //! comes after. While the log cannot be read, nothing is published and callers are answered all the same; readers are late
-//! then, and miss nothing.
+//! then, and miss nothing. An event that was written so and cannot be decoded sends the readers of its own topic to the log,
+//! where they meet it in its place.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -341,17 +342,7 @@ impl Engine {
                 return false;
             };
             let reached = Head { position: last.header.position, time: last.header.time };
-            match Panic::catch(|| topics.publish(&events, self.store.codec())) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    error!(%error, after = %head.position, "an event cannot be published");
-                    return false;
-                }
-                Err(panic) => {
-                    error!(message = %panic.message, after = %head.position, "decoding an event panicked");
-                    return false;
-                }
-            }
+            topics.publish(&events, self.store.codec());
             self.head.send_replace(reached);
         }
     }

@@ -223,6 +223,26 @@ impl<T: Item> Ring<T> {
         if events.is_empty() { Ok(()) } else { Err(Refusal::Full) }
     }
 
+    /// Lets go of all events: what comes up to position `through` must be read from the log. Readers read what they stand in
+    /// to its end and are lagged then, also those that are level.
+    pub(super) fn send_to_log(&self, through: Position) {
+        let mut producer = self.producer.enter();
+        if let Some(writer) = producer.writer.take() {
+            writer.seal();
+        }
+        let gone = {
+            let mut window = self.window.lock();
+            // One number that never is: those who wait for the next segment find that it is gone.
+            window.first += window.segments.len() as u64 + 1;
+            window.floor = window.floor.max(through);
+            producer.next = window.first * window.segment_len;
+            std::mem::take(&mut window.segments)
+        };
+        drop(producer);
+        drop(gone);
+        self.bell.ring();
+    }
+
     /// Says that nothing will be published any more: readers that are level have reached the end.
     pub(super) fn close(&self) {
         {

@@ -315,6 +315,11 @@ impl<E: Send + Sync + 'static> Topic<Envelope<E>> {
         self.turn().publish(events);
     }
 
+    /// Sends every reader to the log, where alone the events up to position `through` are.
+    pub(crate) fn send_to_log(&self, through: Position) {
+        self.0.ring.send_to_log(through);
+    }
+
     /// The right to publish; one at a time. Worth holding where events are published one by one.
     pub(super) fn turn(&self) -> Turn<'_, Envelope<E>> {
         self.0.ring.publisher()

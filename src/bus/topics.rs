@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::topic::{History, HistoryPage, Topic, TopicStatus};
+use super::topic::{History, HistoryError, HistoryPage, Topic, TopicStatus};
+use crate::actor::Panic;
 use crate::codec::Codec;
-use crate::event::{DecodeError, Envelope, EventSet, Recorded};
+use crate::event::{Envelope, EventSet, Recorded};
 use crate::store::{EventStore, Filter};
 use crate::stream::Position;
 
@@ -25,16 +26,9 @@ trait AnyTopic: Any + Send + Sync {
     fn close(&self);
     fn as_any(&self) -> &dyn Any;
 
-    /// Decodes those of `events` that belong to the topic; what it returns publishes them.
-    fn decode<'a>(
-        &'a self,
-        events: &[Recorded],
-        codec: Codec,
-    ) -> Result<Publication<'a>, DecodeError>;
+    /// Publishes those of `events` that belong to the topic.
+    fn publish_recorded(&self, events: &[Recorded], codec: Codec);
 }
-
-/// Publishes events that were decoded before.
-type Publication<'a> = Box<dyn FnOnce() + 'a>;
 
 impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
     fn status(&self) -> TopicStatus {
@@ -49,15 +43,18 @@ impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
         self
     }
 
-    fn decode<'a>(
-        &'a self,
-        events: &[Recorded],
-        codec: Codec,
-    ) -> Result<Publication<'a>, DecodeError> {
+    fn publish_recorded(&self, events: &[Recorded], codec: Codec) {
         let own = events.iter().filter(|event| S::NAMES.contains(&&*event.header.name));
-        let envelopes = own.map(|recorded| envelope::<S>(recorded.clone(), codec));
-        let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
-        Ok(Box::new(move || self.publish(envelopes)))
+        let (envelopes, failure) = decode::<S>(own.cloned(), codec);
+        self.publish(envelopes);
+        if let (Some(failure), Some(last)) = (failure, events.last()) {
+            tracing::error!(
+                error = &*failure as &dyn std::error::Error,
+                topic = self.name(),
+                "an event cannot be published; the topic's readers find it in the log"
+            );
+            self.send_to_log(last.header.position);
+        }
     }
 }
 
@@ -92,12 +89,10 @@ impl Topics {
         status
     }
 
-    /// Publishes `events` as the log holds them, in every topic that they belong to: all, or none if one cannot be decoded.
-    pub(crate) fn publish(&self, events: &[Recorded], codec: Codec) -> Result<(), DecodeError> {
-        let topics = self.topics.values().map(|topic| topic.decode(events, codec));
-        let publications = topics.collect::<Result<Vec<_>, _>>()?;
-        publications.into_iter().for_each(|publish| publish());
-        Ok(())
+    /// Publishes `events` as the log holds them, in every topic that they belong to. Readers of a topic whose events cannot
+    /// all be decoded read them from the log; no other topic waits for that.
+    pub(crate) fn publish(&self, events: &[Recorded], codec: Codec) {
+        self.topics.values().for_each(|topic| topic.publish_recorded(events, codec));
     }
 
     /// Tells every subscriber that nothing more will come.
@@ -117,14 +112,32 @@ fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<Envelope<S>> {
     let filter = Filter::Names(S::NAMES.to_vec());
     Arc::new(move |after, limit| {
         let page = store.read_log(after, &filter, limit)?;
-        let codec = store.codec();
-        let events = page.events.into_iter().map(|recorded| envelope(recorded, codec));
-        let events = events.collect::<Result<_, DecodeError>>()?;
-        Ok(HistoryPage { events, through: page.through })
+        let (events, failure) = decode::<S>(page.events.into_iter(), store.codec());
+        match (failure, events.last()) {
+            (None, _) => Ok(HistoryPage { events, through: page.through }),
+            // What comes before it first; who reads on after that meets it.
+            (Some(_), Some(last)) => Ok(HistoryPage { through: last.header.position, events }),
+            (Some(failure), None) => Err(failure),
+        }
     })
 }
 
-fn envelope<S: EventSet>(recorded: Recorded, codec: Codec) -> Result<Envelope<S>, DecodeError> {
-    let event = recorded.decode(codec)?;
-    Ok(Envelope { header: recorded.header, event })
+/// Decodes events up to the first that cannot be decoded; the code that does it is the user's.
+fn decode<S: EventSet>(
+    events: impl Iterator<Item = Recorded>,
+    codec: Codec,
+) -> (Vec<Envelope<S>>, Option<HistoryError>) {
+    let mut envelopes = Vec::with_capacity(events.size_hint().0);
+    for recorded in events {
+        match Panic::catch(|| recorded.decode(codec)) {
+            Ok(Ok(event)) => envelopes.push(Envelope { header: recorded.header, event }),
+            Ok(Err(error)) => return (envelopes, Some(error.into())),
+            Err(panic) => {
+                let position = recorded.header.position;
+                let what = format!("decoding the event at {position} panicked: {}", panic.message);
+                return (envelopes, Some(what.into()));
+            }
+        }
+    }
+    (envelopes, None)
 }

@@ -61,6 +61,8 @@ pub(in crate::bus) struct Segment<T> {
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
     /// Whether any of the events has a depth. Set before `len` shows that event.
     deep: AtomicBool,
+    /// Whether nothing more will be written, though there is room.
+    sealed: AtomicBool,
     /// How many handlers caused each event one after the other; all zero unless `deep`.
     depths: Box<[AtomicU8]>,
 }
@@ -135,6 +137,7 @@ impl<T> Segment<T> {
     fn clear(&mut self) {
         // Relaxed: nobody else holds it. And not `get_mut`, since loom does not see that the count of an `Arc` puts what others
         // did with it before this.
+        self.sealed.store(false, Ordering::Relaxed);
         if self.deep.load(Ordering::Relaxed) {
             self.deep.store(false, Ordering::Relaxed);
             self.depths.iter().for_each(|depth| depth.store(0, Ordering::Relaxed));
@@ -177,7 +180,13 @@ impl<T> Reader<T> {
     /// Whether it knows of all events that the segment will ever hold.
     #[inline]
     pub(super) fn is_complete(&self) -> bool {
-        self.known == self.segment.capacity()
+        self.known == self.segment.capacity() || self.is_sealed()
+    }
+
+    fn is_sealed(&self) -> bool {
+        // Acquire: the length that is loaded after it is the last.
+        self.segment.sealed.load(Ordering::Acquire)
+            && self.segment.len.0.load(Ordering::Relaxed) == self.known
     }
 }
 
@@ -196,6 +205,7 @@ impl<T> Writer<T> {
                 len: Len(AtomicUsize::new(0)),
                 slots: std::iter::repeat_with(slot).take(capacity).collect(),
                 deep: AtomicBool::new(false),
+                sealed: AtomicBool::new(false),
                 depths: std::iter::repeat_with(|| AtomicU8::new(0)).take(capacity).collect(),
             }),
             written: 0,
@@ -241,6 +251,12 @@ impl<T> Writer<T> {
         if let Some(slot) = self.segment.depths.get(self.written) {
             slot.store(depth, Ordering::Relaxed);
         }
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn seal(mut self) {
+        self.publish();
+        self.segment.sealed.store(true, Ordering::Release);
     }
 
     /// Lets the readers see what is written.
