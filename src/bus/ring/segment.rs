@@ -22,21 +22,26 @@
 //! one reader through a mutex took four times as long, since each of its two read-modify-write instructions first waits for
 //! the events written before to reach the other core.
 //!
+//! Each thread that ever gets the bias has a flag of its own for being inside. It may be held up between its first look at
+//! `owner` and its write for so long that another has got the bias meanwhile; with one flag for all it would then say that
+//! the other is not inside.
+//!
 //! ```text
 //!  the biased thread                        anybody else
-//!  inside = true                            lock the mutex
-//!  light barrier                            owner = nobody
-//!  owner still me?                          heavy barrier
-//!    yes: enter ... inside = false          wait while inside
-//!    no:  inside = false, then as others    enter ... unlock
+//!  owner me?                                lock the mutex
+//!  my inside = true                         owner = nobody
+//!  light barrier                            heavy barrier
+//!  owner still me?                          wait while its inside
+//!    yes: enter ... my inside = false       enter ... unlock
+//!    no:  my inside = false, as others
 //! ```
 //!
 //! Invariants:
 //! 4. `owner` changes under the mutex only. It becomes a thread by that thread itself.
-//! 5. A thread enters without the mutex only if it has set `inside`, passed a barrier, and still found itself the owner. Who
-//!    enters with the mutex has made `owner` nobody, passed a barrier, and then found `inside` unset. Of two that pass the
-//!    barriers one sees the other's write, so no two are in.
-//! 6. A thread that is in by its bias and asks again finds `inside` set by itself, and panics.
+//! 5. A thread enters without the mutex only if it has set its `inside`, passed a barrier, and still found itself the owner.
+//!    Who enters with the mutex has made `owner` nobody, passed a barrier, and then found that owner's `inside` unset. Of two
+//!    that pass the barriers one sees the other's write, so no two are in.
+//! 6. A thread that is in by its bias and asks again finds its `inside` set, by itself alone, and panics.
 
 #![expect(unsafe_code, reason = "see the figures above")]
 
@@ -275,10 +280,10 @@ impl<T> Drop for Writer<T> {
 
 /// A lock for one thread most of the time.
 pub(super) struct Turns<T> {
-    /// The thread that enters without the mutex; zero for nobody.
+    /// The thread that enters without the mutex, and its place among those that ever did; zero for nobody.
     owner: AtomicU64,
-    /// Whether that thread is in. It alone sets it.
-    inside: AtomicBool,
+    /// Whether the thread of each place is in by its bias. It alone sets it.
+    inside: [AtomicBool; PLACES],
     mutex: Mutex<Bias>,
     value: UnsafeCell<T>,
 }
@@ -295,25 +300,48 @@ struct Bias {
     /// After how many in a row a thread gets the bias. Each time that it has to be taken back it doubles, so that threads
     /// that take turns in long rows pay for it ever more seldom.
     needed: u32,
+    /// The threads that ever got it, each at its place; zero where the place is free.
+    places: [u64; PLACES],
 }
 
-/// After how many turns in a row a thread first gets the bias: enough to pay for taking it back.
-const ROW: u32 = 256;
+/// How many threads may get the bias of one lock, in its life. A thread needs a row that is twice as long with each that had
+/// it before.
+const PLACES: usize = 8;
+
+impl Bias {
+    /// What `owner` is for the thread that had the last turn, if there is a place for it.
+    fn owner(&mut self) -> Option<u64> {
+        let Self { last, places, .. } = self;
+        let place = places.iter().position(|known| known == last || *known == 0)?;
+        *places.get_mut(place)? = *last;
+        Some(*last * PLACES as u64 + place as u64)
+    }
+}
+
+/// After how many turns in a row a thread first gets the bias: enough to pay for taking it back. At once where interleavings
+/// are explored, which cannot be long.
+const ROW: u32 = if cfg!(tidings_loom) { 0 } else { 256 };
 
 /// The lock, held.
 pub(super) struct Turn<'a, T> {
     turns: &'a Turns<T>,
-    /// None for the thread that has the bias. A guard is not `Send`, and neither is this one without it.
-    mutex: Option<MutexGuard<'a, Bias>>,
+    entered: Entered<'a>,
+    /// A mutex's guard is not `Send`, and neither is this one without it.
     _stays: PhantomData<*const ()>,
+}
+
+enum Entered<'a> {
+    /// The thread has the bias; this is its flag.
+    ByBias(&'a AtomicBool),
+    ByMutex(MutexGuard<'a, Bias>),
 }
 
 impl<T> Turns<T> {
     pub(super) fn new(value: T) -> Self {
         Self {
             owner: AtomicU64::new(0),
-            inside: AtomicBool::new(false),
-            mutex: Mutex::new(Bias { last: 0, row: 0, needed: ROW }),
+            inside: std::array::from_fn(|_| AtomicBool::new(false)),
+            mutex: Mutex::new(Bias { last: 0, row: 0, needed: ROW, places: [0; PLACES] }),
             value: UnsafeCell::new(value),
         }
     }
@@ -325,18 +353,20 @@ impl<T> Turns<T> {
     #[inline]
     pub(super) fn enter(&self) -> Turn<'_, T> {
         let me = thread_token();
-        if self.owner.load(Ordering::Relaxed) == me {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner / PLACES as u64 == me {
+            let inside = self.inside(owner);
             assert!(
-                !self.inside.load(Ordering::Relaxed),
+                !inside.load(Ordering::Relaxed),
                 "an event that is dropped or compared must not publish into its own topic"
             );
-            self.inside.store(true, Ordering::Relaxed);
+            inside.store(true, Ordering::Relaxed);
             barrier::light();
             // Acquire: what this thread does inside comes after this look.
-            if self.owner.load(Ordering::Acquire) == me {
-                return Turn { turns: self, mutex: None, _stays: PhantomData };
+            if self.owner.load(Ordering::Acquire) == owner {
+                return Turn { turns: self, entered: Entered::ByBias(inside), _stays: PhantomData };
             }
-            self.inside.store(false, Ordering::Release);
+            inside.store(false, Ordering::Release);
         }
         self.enter_with_mutex(me)
     }
@@ -344,12 +374,13 @@ impl<T> Turns<T> {
     #[cold]
     fn enter_with_mutex(&self, me: u64) -> Turn<'_, T> {
         let mut bias = self.mutex.lock();
-        if self.owner.load(Ordering::Relaxed) != 0 {
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner != 0 {
             self.owner.store(0, Ordering::Relaxed);
             bias.needed = bias.needed.saturating_mul(2);
             barrier::heavy();
             // Acquire: what the thread did inside comes before what is done here.
-            while self.inside.load(Ordering::Acquire) {
+            while self.inside(owner).load(Ordering::Acquire) {
                 yield_now();
             }
         }
@@ -358,19 +389,27 @@ impl<T> Turns<T> {
         } else {
             (bias.last, bias.row) = (me, 0);
         }
-        Turn { turns: self, mutex: Some(bias), _stays: PhantomData }
+        Turn { turns: self, entered: Entered::ByMutex(bias), _stays: PhantomData }
+    }
+
+    /// Whether the thread that `owner` names is in.
+    #[inline]
+    fn inside(&self, owner: u64) -> &AtomicBool {
+        #[expect(clippy::indexing_slicing, reason = "a remainder is smaller than what divides")]
+        &self.inside[owner as usize % PLACES]
     }
 }
 
 impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        match &self.mutex {
-            None => self.turns.inside.store(false, Ordering::Release),
-            Some(bias) if bias.row >= bias.needed => {
-                self.turns.owner.store(bias.last, Ordering::Relaxed);
-            }
-            Some(_) => {}
+        match &mut self.entered {
+            Entered::ByBias(inside) => inside.store(false, Ordering::Release),
+            Entered::ByMutex(bias) if bias.row >= bias.needed => match bias.owner() {
+                Some(owner) => self.turns.owner.store(owner, Ordering::Relaxed),
+                None => bias.needed = u32::MAX,
+            },
+            Entered::ByMutex(_) => {}
         }
     }
 }
@@ -401,7 +440,8 @@ impl<T> fmt::Debug for Turns<T> {
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("biased", &self.mutex.is_none()).finish_non_exhaustive()
+        let biased = matches!(self.entered, Entered::ByBias(_));
+        f.debug_struct("Turn").field("biased", &biased).finish_non_exhaustive()
     }
 }
 
@@ -507,5 +547,50 @@ mod tests {
         let panicked = thread::spawn(move || drop(Writer::reuse(segment))).join();
         assert!(panicked.is_err());
         assert_eq!(Arc::strong_count(&event), 1);
+    }
+}
+
+/// Run with `RUSTFLAGS="--cfg tidings_loom" cargo test --release --lib bus`.
+#[cfg(test)]
+#[cfg(tidings_loom)]
+mod explored {
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+
+    /// Threads take so many turns each; loom reports two that are in at once, and what one does not see of the other.
+    fn turns_are_taken_one_at_a_time(turns_of_each: &'static [usize]) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let turns = Arc::new(Turns::new(UnsafeCell::new(0)));
+            let take = |turns: &Turns<UnsafeCell<usize>>| {
+                let turn = turns.enter();
+                // SAFETY: loom looks whether anybody else is there, which is what this is for.
+                turn.with_mut(|taken| unsafe { *taken += 1 });
+            };
+            let threads: Vec<_> = turns_of_each
+                .iter()
+                .map(|own| {
+                    let turns = Arc::clone(&turns);
+                    thread::spawn(move || (0..*own).for_each(|_| take(&turns)))
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().expect("a thread"));
+            let all = turns.enter();
+            // SAFETY: nobody else is left.
+            all.with(|taken| assert_eq!(unsafe { *taken }, turns_of_each.iter().sum::<usize>()));
+        });
+    }
+
+    #[test]
+    fn two_threads_that_take_the_bias_from_each_other_take_turns() {
+        turns_are_taken_one_at_a_time(&[3, 2]);
+    }
+
+    #[test]
+    fn three_threads_that_take_the_bias_from_each_other_take_turns() {
+        turns_are_taken_one_at_a_time(&[2, 1, 1]);
     }
 }
