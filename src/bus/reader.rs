@@ -249,6 +249,11 @@ impl<T: Item> Reader<T> {
         let collected = keep.collect(&mut self.cursor);
         let (newest, depths) = collected.map_err(|panic| self.give_up(panic))?;
         let through = self.cursor.seen();
+        if newest.is_empty() {
+            // It lags, and nothing was kept for it: it was sent to the log.
+            self.source = rejoin(&mut self.cursor, through);
+            return Ok(());
+        }
         let events = Arc::new(newest);
         let index = 0;
         self.source = Source::Rows(Rows { events, depths, index, after, through, from_log: false });
