@@ -3,16 +3,20 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail where they panic")]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::cell::RefCell;
 use std::future::ready;
 use std::rc::Rc;
 
 use actix::{Actor, Context};
-use futures_util::FutureExt;
 use tidings::{
     Batch, BatchSubscriber, PublishError, Publisher, Subscribe, Subscriber, Topic, TopicOptions,
     TransientEvent,
 };
+
+use self::settle::Settle;
 
 struct Hop<const FROM: u8>;
 
@@ -205,7 +209,7 @@ fn each_third_from_a_handler(into: &Topic<Pong>) {
     for number in 0..10 {
         if number % 3 == 2 {
             cause.publisher("cause").try_publish(Hop).expect("there is room");
-            assert!(each.as_mut().now_or_never().is_none());
+            assert!(each.as_mut().settled().is_none());
         } else {
             publisher.try_publish(Hop).expect("there is room");
         }
@@ -228,8 +232,7 @@ fn what_no_handler_has_published_stays_at_zero_beside_what_one_has() {
         each_third_from_a_handler(&topic);
         topic.close();
         let mut seen = Vec::new();
-        while let Some(batch) = subscription.next().now_or_never().expect("closed").expect("no log")
-        {
+        while let Some(batch) = subscription.next().settled().expect("closed").expect("no log") {
             seen.push((batch.len(), batch.causation_depth()));
         }
         assert_eq!(seen, expected);
@@ -245,7 +248,7 @@ fn what_a_publisher_folds_for_a_slow_subscription_by_key_keeps_its_depth() {
     each_third_from_a_handler(&topic);
     topic.close();
     let mut seen = Vec::new();
-    while let Some(batch) = subscription.next().now_or_never().expect("closed").expect("no log") {
+    while let Some(batch) = subscription.next().settled().expect("closed").expect("no log") {
         seen.push((batch.len(), batch.causation_depth()));
     }
     assert_eq!(seen, [(2, 0), (1, 1), (2, 0), (1, 1), (2, 0), (1, 1), (1, 0)]);
@@ -265,7 +268,7 @@ fn what_runs_around_a_handler_has_its_own_depth_again_behind_it() {
     }));
     topic.publisher("cause").try_publish(Hop).expect("there is room");
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        each.as_mut().now_or_never();
+        each.as_mut().settled();
     }));
     assert!(panicked.is_err());
     publisher.try_publish(Hop).expect("no handler has caused it");

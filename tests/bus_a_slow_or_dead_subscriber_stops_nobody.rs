@@ -3,6 +3,9 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail where they panic")]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use tidings::testing::TopicFeed;
 use tidings::{
     Batch, BatchSubscriber, PublishError, Publisher, Subscriber, SubscriptionError,
@@ -19,6 +22,8 @@ use tidings::{
 };
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
+
+use self::settle::Settle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TransientEvent)]
 struct Tick(u32);
@@ -122,7 +127,7 @@ fn a_subscription_that_drops_the_oldest_or_keeps_the_latest_never_holds_a_publis
     let _never_reads = topic.subscribe().latest_by(|tick: &Tick| tick.0 % 3).open();
     let mut reads_once = topic.subscribe().drop_oldest().open();
     publish(&publisher, 0..1);
-    let batch = reads_once.next().now_or_never().expect("an event").expect("no log");
+    let batch = reads_once.next().settled().expect("an event").expect("no log");
     publish(&publisher, 1..1_000);
     assert_eq!(batch.expect("an event").events(), [Tick(0)]);
     assert_eq!(topic.status().published, 1_000);
@@ -165,12 +170,12 @@ fn a_subscription_that_stops_reading_holds_all_publishers_until_it_reads_on() {
     let mut slow = topic.subscribe().open();
     let mut fast = topic.subscribe().open();
     let mut waiting = fill(&publisher);
-    while fast.next().now_or_never().is_some() {}
+    while fast.next().settled().is_some() {}
     assert!(waiting.iter_mut().all(|waiting| waiting.poll().is_none()), "the slow one holds them");
     // What it was given is not done with before it asks for more.
-    slow.next().now_or_never().expect("events").expect("no log");
+    slow.next().settled().expect("events").expect("no log");
     assert_full(&publisher);
-    while slow.next().now_or_never().is_some() {}
+    while slow.next().settled().is_some() {}
     assert_let_go(waiting);
     assert_eq!(topic.status().published, 7);
 }
@@ -181,7 +186,7 @@ fn a_stream_and_an_iterator_let_publishers_go_when_they_read_on() {
     let mut stream = topic.subscribe().stream();
     let mut iter = topic.subscribe().iter();
     let waiting = fill(&publisher);
-    while stream.next().now_or_never().is_some() {}
+    while stream.next().settled().is_some() {}
     for _ in 0..CAPACITY {
         iter.next().expect("events").expect("no log");
     }
@@ -251,7 +256,7 @@ fn a_reader_that_goes_half_way_lets_publishers_go_for_as_much() {
     let mut waiting = fill(&publisher);
     for _ in 0..3 {
         // Segments of one: two are done with then.
-        subscription.next().now_or_never().expect("events").expect("no log");
+        subscription.next().settled().expect("events").expect("no log");
     }
     assert!(waiting.iter().all(Waiting::is_woken));
     let outcomes: Vec<_> = waiting.iter_mut().map(|w| w.poll().is_some()).collect();
@@ -290,7 +295,7 @@ fn a_closure_that_panics_lets_publishers_go() {
     }));
     let waiting = fill(&publisher);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        each.as_mut().now_or_never();
+        each.as_mut().settled();
     }));
     assert!(panicked.is_err());
     // What the future held was dropped with it, though the future is still there.
@@ -500,13 +505,13 @@ fn closing_wakes_publishers_and_subscriptions_deliver_what_there_was_and_end() {
 
     let expected: Vec<_> = (0..CAPACITY).map(Tick).collect();
     let mut seen = Vec::new();
-    while let Some(batch) = open.next().now_or_never().expect("closed").expect("no log") {
+    while let Some(batch) = open.next().settled().expect("closed").expect("no log") {
         seen.extend_from_slice(batch.events());
     }
     assert_eq!(seen, expected);
-    assert!(open.next().now_or_never().expect("closed").expect("no log").is_none());
+    assert!(open.next().settled().expect("closed").expect("no log").is_none());
     let mut seen = Vec::new();
-    while let Some(batch) = stream.next().now_or_never().expect("closed") {
+    while let Some(batch) = stream.next().settled().expect("closed") {
         seen.extend_from_slice(&batch.expect("no log"));
     }
     assert_eq!(seen, expected);

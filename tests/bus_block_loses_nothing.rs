@@ -9,13 +9,16 @@
     reason = "helpers of tests fail where they panic"
 )]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use actix::{Actor, Context};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tidings::{
@@ -23,6 +26,8 @@ use tidings::{
     Subscriber, Subscription, SubscriptionError, SubscriptionHandle, Topic, TopicOptions,
     TransientEvent,
 };
+
+use self::settle::Settle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TransientEvent)]
 struct Event {
@@ -118,13 +123,13 @@ impl Reader {
     /// Polls once; an actor runs until it has received the event `last`. `unread` says that there is something.
     async fn read(&mut self, last: Option<Event>, unread: bool) -> Vec<Delivered> {
         let next = match self {
-            Self::Open(subscription) => subscription.next().now_or_never().map(|next| {
+            Self::Open(subscription) => subscription.next().settled().map(|next| {
                 next.expect("no log").map(|batch| Delivered {
                     missed: batch.missed(),
                     events: batch.events().to_vec(),
                 })
             }),
-            Self::Stream(stream) => stream.next().now_or_never().map(|next| {
+            Self::Stream(stream) => stream.next().settled().map(|next| {
                 next.map(|batch| {
                     let batch = batch.expect("no log");
                     Delivered { missed: batch.missed(), events: batch.to_vec() }
@@ -136,7 +141,7 @@ impl Reader {
                 Delivered { missed: batch.missed(), events: batch.to_vec() }
             })),
             Self::ForEach(each, log) => {
-                if let Some(end) = each.as_mut().now_or_never() {
+                if let Some(end) = each.as_mut().settled() {
                     end.expect("no log");
                 }
                 return log.take();
@@ -263,7 +268,7 @@ impl World {
 
     fn poll_waiting(&mut self, index: usize) {
         let mut waiting = self.waiting.swap_remove(index);
-        match waiting.publish.as_mut().now_or_never() {
+        match waiting.publish.as_mut().settled() {
             Some(outcome) => {
                 outcome.expect("a publish that waits ends when it is published");
                 assert!(self.room() > 0, "published without room");
@@ -384,7 +389,7 @@ impl World {
     async fn end(mut self) {
         self.topic.close();
         for waiting in self.waiting {
-            match waiting.publish.now_or_never().expect("closing ends the wait") {
+            match waiting.publish.settled().expect("closing ends the wait") {
                 Err(PublishError::Closed(event)) => assert_eq!(event, waiting.event),
                 other => panic!("{other:?}"),
             }

@@ -3,13 +3,18 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail where they panic")]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tidings::{EventStream, SharedBatch, Subscription, Topic, TopicOptions, TransientEvent};
+
+use self::settle::Settle;
 
 /// An event that is counted while it is there, and checks that it is dropped once.
 #[derive(TransientEvent)]
@@ -108,7 +113,7 @@ fn a_batch_that_is_held_keeps_its_own_segment_and_nothing_else() {
     let world = World::new(64);
     let mut stream = world.topic.subscribe().drop_oldest().stream();
     world.publish(20);
-    let batch = stream.next().now_or_never().expect("events").expect("open").expect("no log");
+    let batch = stream.next().settled().expect("events").expect("open").expect("no log");
     assert_eq!(batch.len(), world.segment());
     drop(stream);
     for _ in 0..100 {
@@ -148,7 +153,7 @@ fn a_subscription_by_key_holds_a_copy_for_each_key() {
         world.publish(7);
         world.assert_bounded(1 + 5_usize.div_ceil(world.segment()));
     }
-    let batch = latest.next().now_or_never().expect("events").expect("no log");
+    let batch = latest.next().settled().expect("events").expect("no log");
     assert_eq!(batch.expect("it is open").len(), 5);
     // Five are in hand, and five are kept beside them.
     for _ in 0..1_000 {
@@ -167,9 +172,9 @@ fn a_subscription_by_key_that_keeps_up_holds_nothing_between_its_batches() {
     let world = World::new(16);
     let mut latest = world.topic.subscribe().latest_by(|event: &Counted| event.key).open();
     world.publish(100);
-    latest.next().now_or_never().expect("events").expect("no log").expect("it is open");
+    latest.next().settled().expect("events").expect("no log").expect("it is open");
     world.publish(0);
-    assert!(latest.next().now_or_never().is_none());
+    assert!(latest.next().settled().is_none());
     world.assert_bounded(1);
 }
 
@@ -184,7 +189,7 @@ fn publishers_that_wait_for_a_subscription_fill_the_topic_no_further() {
         drop(batch);
         world.assert_bounded(1);
         for _ in 0..round % 3 {
-            subscription.next().now_or_never();
+            subscription.next().settled();
         }
     }
 }
@@ -245,13 +250,13 @@ proptest! {
                 Step::Stream(from_oldest) => streams.push(subscribe(from_oldest).stream()),
                 Step::Read(index) => {
                     if let Some(mut reader) = pick(&mut readers, index) {
-                        reader.next().now_or_never();
+                        reader.next().settled();
                         readers.push(reader);
                     }
                 }
                 Step::Take(index) => {
                     if let Some(mut stream) = pick(&mut streams, index) {
-                        let batch = stream.next().now_or_never().flatten();
+                        let batch = stream.next().settled().flatten();
                         batches.extend(batch.map(|batch| batch.expect("no log")));
                         streams.push(stream);
                     }

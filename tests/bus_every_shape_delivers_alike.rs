@@ -8,18 +8,23 @@
     reason = "helpers of tests fail where they panic"
 )]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Context};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
+use actix::{Actor, ActorContext, AsyncContext, Context};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tidings::{
     Batch, BatchSubscriber, Delivery, Hook, PublishError, Publisher, SharedBatch, Subscribe,
-    Subscriber, SubscriptionError, Topic, TopicOptions, TransientEvent,
+    Subscriber, SubscriptionError, SubscriptionHandle, Topic, TopicOptions, TransientEvent,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::sync::mpsc;
+
+use self::settle::Settle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TransientEvent)]
 struct Tick(u32);
@@ -132,7 +137,7 @@ fn a_stream_that_has_ended_stays_so() {
     let mut iter = topic.subscribe().iter();
     topic.close();
     for _ in 0..3 {
-        assert!(stream.next().now_or_never().expect("it has ended").is_none());
+        assert!(stream.next().settled().expect("it has ended").is_none());
         assert!(iter.next().is_none());
     }
 }
@@ -295,14 +300,14 @@ fn hooks_leave_events_out_and_count_what_was_published() {
     let mut subscription = topic.subscribe().open();
     publisher.try_publish(Tick(8)).unwrap();
     publisher.try_publish(Tick(9)).unwrap();
-    publisher.publish(Tick(19)).now_or_never().unwrap().unwrap();
-    publisher.publish(Tick(20)).now_or_never().unwrap().unwrap();
+    publisher.publish(Tick(19)).settled().unwrap().unwrap();
+    publisher.publish(Tick(20)).settled().unwrap().unwrap();
     publisher.publish_blocking(Tick(29)).unwrap();
     publisher.publish_blocking(Tick(30)).unwrap();
     let mut batch = vec![Tick(31), Tick(39), Tick(32)];
     publisher.try_publish_batch(&mut batch).unwrap();
     assert_eq!(notes.take(), [1, 1, 1, 2].map(Hooked::Published));
-    let batch = subscription.next().now_or_never().unwrap().unwrap().unwrap();
+    let batch = subscription.next().settled().unwrap().unwrap().unwrap();
     assert_eq!(batch.events(), [8, 20, 30, 31, 32].map(Tick));
     notes.take();
     // What does not fit is not counted, and asked about once only.
@@ -342,12 +347,12 @@ const SHAPES: [(&str, Shape); 6] = [
     ("open", |subscribe, publish| {
         let mut subscription = subscribe.open();
         publish();
-        while let Some(Some(_)) = subscription.next().now_or_never().map(Result::unwrap) {}
+        while let Some(Some(_)) = subscription.next().settled().map(Result::unwrap) {}
     }),
     ("stream", |subscribe, publish| {
         let mut stream = subscribe.stream();
         publish();
-        while let Some(Some(batch)) = stream.next().now_or_never() {
+        while let Some(Some(batch)) = stream.next().settled() {
             batch.unwrap();
         }
     }),
@@ -425,7 +430,61 @@ fn what_is_dropped_while_it_handles_counts_as_handled() {
             future::pending::<()>().await;
         }));
     publisher.try_publish(Tick(0)).unwrap();
-    assert!(each.as_mut().now_or_never().is_none());
+    assert!(each.as_mut().settled().is_none());
     drop(each);
     assert_eq!(in_pairs(&notes, "pending"), (0, vec![0]));
+}
+
+/// Receives one event, and then waits, or drops its handle.
+struct Pauses {
+    leaves: bool,
+    handle: Option<SubscriptionHandle>,
+    received: mpsc::UnboundedSender<u32>,
+}
+
+impl Actor for Pauses {
+    type Context = Context<Self>;
+}
+
+impl Subscriber<Tick> for Pauses {
+    fn receive(&mut self, tick: &Tick, ctx: &mut Context<Self>) {
+        self.received.send(tick.0).unwrap();
+        if self.leaves {
+            drop(self.handle.take());
+        } else {
+            ctx.wait(actix::fut::wrap_future(tokio::task::yield_now()));
+        }
+    }
+
+    fn unsubscribed(&mut self, _: Result<(), SubscriptionError>, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+#[test]
+fn hooks_are_told_what_an_actor_has_received_when_it_waits_or_leaves_in_between() {
+    for leaves in [false, true] {
+        let (topic, publisher, notes) = hooked();
+        let (received, mut receives) = mpsc::unbounded_channel();
+        actix::System::new().block_on(async {
+            Pauses::create(|ctx| {
+                let subscribe = topic.subscribe().named("pauses");
+                let handle = Some(subscribe.actor::<Pauses, _>(ctx));
+                Pauses { leaves, handle, received }
+            });
+            let mut batch = (0..5).map(Tick).collect();
+            publisher.try_publish_batch(&mut batch).unwrap();
+            topic.close();
+            let mut all = Vec::new();
+            while let Some(tick) = receives.recv().await {
+                all.push(tick);
+            }
+            assert_eq!(all, if leaves { vec![0] } else { vec![0, 1, 2, 3, 4] });
+        });
+        let handled = notes.take().into_iter().filter_map(|note| match note {
+            Hooked::Handled(_, _, events) => Some(events),
+            _ => None,
+        });
+        assert_eq!(handled.sum::<usize>(), if leaves { 1 } else { 5 });
+    }
 }

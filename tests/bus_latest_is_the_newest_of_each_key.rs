@@ -3,14 +3,18 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail where they panic")]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::collections::HashMap;
 
-use futures_util::FutureExt;
 use tidings::testing::TopicFeed;
 use tidings::{
     Envelope, Position, Subscription, SubscriptionError, Topic, TopicOptions, TransientEvent,
 };
 use tokio::runtime;
+
+use self::settle::Settle;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TransientEvent)]
 struct Price {
@@ -32,7 +36,7 @@ fn publish(topic: &Topic<Price>, prices: impl IntoIterator<Item = (u8, u32)>) {
 /// The next batch, which must be there.
 #[track_caller]
 fn next(subscription: &mut Subscription<Price>) -> Vec<(u8, u32)> {
-    let batch = subscription.next().now_or_never().expect("something to read");
+    let batch = subscription.next().settled().expect("something to read");
     let batch = batch.expect("no log is read").expect("the topic is open");
     batch.iter().map(|price| (price.of, price.cents)).collect()
 }
@@ -109,17 +113,17 @@ fn check_panic(behind: u32) {
     let mut other = topic.subscribe().latest_by(|price: &Price| price.of).open();
     publish(&topic, [(1, 100), (13, 1), (2, 200)]);
     publish(&topic, (0..behind).map(|cents| (1, cents)));
-    let outcome = subscription.next().now_or_never().expect("it ends");
+    let outcome = subscription.next().settled().expect("it ends");
     match outcome.expect_err("the key function panicked") {
         SubscriptionError::Key { topic, panic } => {
             assert_eq!((topic, &*panic), (Price::NAME, "unlucky"));
         }
         error => panic!("{error}"),
     }
-    let after = subscription.next().now_or_never().expect("it has ended");
+    let after = subscription.next().settled().expect("it has ended");
     assert!(after.expect("no log is read").is_none());
     publish(&topic, [(13, 2)]);
-    let after = subscription.next().now_or_never().expect("it has ended");
+    let after = subscription.next().settled().expect("it has ended");
     assert!(after.expect("no log is read").is_none());
     assert_eq!(next(&mut other).last(), Some(&(13, 2)));
 }

@@ -3,10 +3,14 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests fail where they panic")]
 
+#[path = "support/settle.rs"]
+mod settle;
+
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use tidings::{Hook, PublishError, Publisher, Subscription, Topic, TopicOptions, TransientEvent};
+
+use self::settle::Settle;
 
 /// Says how many of its kind are alive.
 #[derive(TransientEvent)]
@@ -48,7 +52,7 @@ impl World {
 
 fn read(subscription: &mut Subscription<Numbered>) -> Vec<u32> {
     let mut seen = Vec::new();
-    while let Some(batch) = subscription.next().now_or_never() {
+    while let Some(batch) = subscription.next().settled() {
         match batch.expect("no log is read") {
             Some(batch) => seen.extend(numbers(&batch)),
             None => break,
@@ -80,13 +84,13 @@ fn a_publish_that_is_dropped_while_it_waits_publishes_nothing_and_wakes_the_othe
     let mut dropped = world.publisher.publish(world.event(100));
     let mut waits = world.publisher.publish(world.event(4));
     for _ in 0..3 {
-        assert!((&mut dropped).now_or_never().is_none());
-        assert!((&mut waits).now_or_never().is_none());
+        assert!((&mut dropped).settled().is_none());
+        assert!((&mut waits).settled().is_none());
     }
     drop(dropped);
     assert_eq!(world.alive(), 5);
     assert_eq!(read(&mut world.subscription), [0, 1, 2, 3]);
-    waits.now_or_never().expect("there is room").expect("the topic is open");
+    waits.settled().expect("there is room").expect("the topic is open");
     assert_eq!(world.read(), [4]);
 }
 
@@ -94,7 +98,7 @@ fn a_publish_that_is_dropped_while_it_waits_publishes_nothing_and_wakes_the_othe
 fn a_publish_that_was_ready_has_published_whatever_is_dropped_then() {
     let mut world = World::new(4);
     let mut publish = world.publisher.publish(world.event(1));
-    (&mut publish).now_or_never().expect("there is room").expect("the topic is open");
+    (&mut publish).settled().expect("there is room").expect("the topic is open");
     drop(publish);
     assert_eq!(read(&mut world.subscription), [1]);
 }
@@ -109,7 +113,7 @@ fn a_batch_that_is_dropped_at_any_point_leaves_the_rest_in_the_vector() {
         {
             let mut publish = Box::pin(world.publisher.publish_batch(&mut events));
             for _ in 0..polls {
-                match publish.as_mut().now_or_never() {
+                match publish.as_mut().settled() {
                     Some(outcome) => {
                         outcome.expect("the topic is open");
                         break;
@@ -177,7 +181,7 @@ fn a_batch_of_nothing_waits_for_nobody() {
     publisher.try_publish_batch(&mut nothing).expect("nothing is full");
     publisher.publish_batch_blocking(&mut nothing).expect("nothing is full");
     let mut left_out = vec![Numbered(1, alive)];
-    let published = publisher.publish_batch(&mut left_out).now_or_never();
+    let published = publisher.publish_batch(&mut left_out).settled();
     published.expect("nothing waits").expect("nothing is full");
     assert!(left_out.is_empty());
     topic.close();
@@ -190,20 +194,20 @@ fn a_closed_topic_gives_everything_back_also_to_those_who_wait() {
     let mut world = World::new(2);
     let mut events = world.events(0..5);
     let mut batch = Box::pin(world.publisher.publish_batch(&mut events));
-    assert!(batch.as_mut().now_or_never().is_none());
+    assert!(batch.as_mut().settled().is_none());
     let mut publish = world.publisher.publish(world.event(100));
-    assert!((&mut publish).now_or_never().is_none());
+    assert!((&mut publish).settled().is_none());
     world.topic.close();
 
-    let outcome = publish.now_or_never().expect("nothing waits in a closed topic");
+    let outcome = publish.settled().expect("nothing waits in a closed topic");
     assert_eq!(outcome.expect_err("it is closed").into_event().0, 100);
-    let outcome = batch.now_or_never().expect("nothing waits in a closed topic");
+    let outcome = batch.settled().expect("nothing waits in a closed topic");
     assert!(matches!(outcome, Err(PublishError::Closed(()))));
     assert_eq!(numbers(&events), [2, 3, 4]);
     for outcome in [
         world.publisher.try_publish(world.event(6)),
         world.publisher.publish_blocking(world.event(6)),
-        world.publisher.publish(world.event(6)).now_or_never().expect("it is closed"),
+        world.publisher.publish(world.event(6)).settled().expect("it is closed"),
     ] {
         assert!(matches!(outcome, Err(PublishError::Closed(Numbered(6, _)))));
     }

@@ -27,7 +27,8 @@ pub trait Hook<T>: Send + Sync + 'static {
         let _ = (delivery, events);
     }
 
-    /// They were handled, as far as it can be seen: the subscription asked for the next ones, or was dropped.
+    /// They were handled, as far as it can be seen: the subscription asked for the next ones, or was dropped. An actor that
+    /// receives one at a time, and began to wait or left in between, has handled fewer; the others are announced again.
     fn handled(&self, delivery: &Delivery<'_>, took: Duration) {
         let _ = (delivery, took);
     }

@@ -12,11 +12,12 @@ use hashbrown::{HashMap, HashSet};
 use super::ring::{Cursor, Item, Overrun};
 use super::sync::{Mutex, MutexGuard};
 use crate::actor::Panic;
+use crate::stream::Position;
 
 /// Keeps the newest events of a slow reader.
 pub(super) trait Keep<T: Item>: Overrun<T> {
     /// The newest event of each key, in the order in which they were published, each with its depth. The cursor goes behind
-    /// all that was looked at.
+    /// all that was looked at. None if what comes next must be read from the log.
     ///
     /// # Errors
     /// The key function, or the clone of an event, panicked.
@@ -38,6 +39,8 @@ pub(super) struct LatestBy<T, K, F> {
 struct Kept<T, K> {
     /// Everything before this sequence is in `newest`, was delivered, or came before the reader.
     next: u64,
+    /// The position of the last event that was folded.
+    seen: Position,
     newest: HashMap<K, Newest<T>>,
     panicked: Option<Panic>,
 }
@@ -57,7 +60,12 @@ where
     pub(super) fn new(key: F) -> Arc<Self> {
         Arc::new(Self {
             key,
-            kept: Mutex::new(Kept { next: 0, newest: HashMap::new(), panicked: None }),
+            kept: Mutex::new(Kept {
+                next: 0,
+                seen: Position::START,
+                newest: HashMap::new(),
+                panicked: None,
+            }),
         })
     }
 
@@ -71,6 +79,7 @@ where
             }
         });
         kept.next = kept.next.max(sequence + events.len() as u64);
+        kept.seen = events.last().map_or(kept.seen, |last| kept.seen.max(last.position()));
         if let Err(panic) = folded {
             kept.panicked.get_or_insert(panic);
         }
@@ -108,7 +117,7 @@ where
         let from = cursor.sequence();
         kept.newest.retain(|_, newest| newest.sequence >= from);
         if from < kept.next {
-            cursor.seek(kept.next);
+            cursor.seek(kept.next, kept.seen);
         }
         loop {
             let sequence = cursor.sequence();
@@ -136,5 +145,59 @@ where
             let mut index = 0..;
             events.retain(|_| index.next().is_some_and(|index| newest.contains(&index)));
         })
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(tidings_loom))]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::bus::topic::{HistoryPage, Topic};
+    use crate::clock::Timestamp;
+    use crate::event::{Envelope, Header};
+    use crate::stream::StreamId;
+
+    #[test]
+    fn a_reader_that_is_sent_to_the_log_gets_what_was_kept_and_reads_on_there() {
+        let stream = StreamId::new("numbers", "1").expect("a stream");
+        let blank = Header::new(stream, "number", 1, Timestamp::from_micros(0));
+        let event = move |number: u64| {
+            let mut header = blank.clone();
+            header.position = Position::new(number);
+            Envelope { header, event: number }
+        };
+        let in_log = event.clone();
+        let history = move |after: Position, limit| {
+            let numbers = after.as_u64() + 1..=30;
+            let events: Vec<_> = numbers.take(limit).map(&in_log).collect();
+            let through = events.last().map_or(after, |event| event.header.position);
+            Ok(HistoryPage { events, through })
+        };
+        for published in [0, 3, 20] {
+            let history = Arc::new(history.clone());
+            let topic = Topic::durable("numbers", 8, Position::START, Some(history));
+            let subscribe = topic.subscribe().latest_by(|event: &Envelope<u64>| event.event % 2);
+            let mut reader = subscribe.begin(None).blocking();
+            topic.publish((1..=published).map(&event));
+            topic.send_to_log(Position::new(25));
+            topic.publish((26..=30).map(&event));
+            topic.end();
+            let mut seen = Vec::new();
+            futures_executor::block_on(async {
+                while let Ok(crate::bus::reader::Next::Events) =
+                    poll_fn(|cx| reader.poll_ready(cx)).await
+                {
+                    seen.extend(reader.take().iter().map(|event| event.event));
+                }
+            });
+            // Of what was published, and of what the log gives behind it.
+            let newest = |last: u64| (last.saturating_sub(1).max(1)..=last).filter(|n| *n > 0);
+            let mut expected: Vec<_> = newest(published).collect();
+            expected.extend(newest(30));
+            assert_eq!(seen, expected, "{published} were published");
+            assert_eq!(reader.seen(), Position::new(30));
+        }
     }
 }

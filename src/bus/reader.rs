@@ -201,6 +201,9 @@ impl<T: Item> Reader<T> {
 
     /// The last `events` of those that were taken last come again.
     pub(super) fn put_back(&mut self, events: usize) {
+        if let Some(in_hand) = &mut self.in_hand {
+            in_hand.events = in_hand.events.saturating_sub(events);
+        }
         match &mut self.source {
             Source::Ring => self.cursor.put_back(events),
             Source::Log { .. } => {}
@@ -248,6 +251,11 @@ impl<T: Item> Reader<T> {
         let collected = keep.collect(&mut self.cursor);
         let (newest, depths) = collected.map_err(|panic| self.give_up(panic))?;
         let through = self.cursor.seen();
+        if newest.is_empty() {
+            // It lags, and nothing was kept for it: it was sent to the log.
+            self.source = rejoin(&mut self.cursor, through);
+            return Ok(());
+        }
         let events = Arc::new(newest);
         let index = 0;
         self.source = Source::Rows(Rows { events, depths, index, after, through, from_log: false });
@@ -356,7 +364,7 @@ impl<T: Item> Rows<T> {
     fn step(&mut self) -> (Range<usize>, u8) {
         let from = self.index;
         let ahead = self.events.len().saturating_sub(from);
-        let mut depths = self.depths.iter().skip(from).take(ahead);
+        let mut depths = self.depths.iter().skip(from);
         let (depth, taken) = match depths.next() {
             Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
             None => (0, ahead),

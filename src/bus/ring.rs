@@ -230,6 +230,12 @@ impl<T: Item> Ring<T> {
         if let Some(writer) = producer.writer.take() {
             writer.seal();
         }
+        let leaving: Vec<_> = {
+            let window = self.window.lock();
+            let sequences = (window.first..).map(|number| number * window.segment_len);
+            sequences.zip(window.segments.iter().cloned()).collect()
+        };
+        leaving.iter().for_each(|(sequence, segment)| self.overrun(*sequence, segment));
         let gone = {
             let mut window = self.window.lock();
             // One number that never is: those who wait for the next segment find that it is gone.

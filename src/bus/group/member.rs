@@ -15,6 +15,7 @@ use crate::bus::reader::{self, InHand};
 use crate::bus::ring::{Cursor, Ready};
 use crate::bus::sync::Ordering;
 use crate::event::TransientEvent;
+use crate::stream::Position;
 
 /// One of those who share the events of a [`Group`](crate::Group). Dropping it hands its keys over to the others.
 #[must_use = "the events of a member's keys wait until it is asked for them, or is dropped"]
@@ -228,7 +229,7 @@ impl<T: TransientEvent> Member<T> {
         });
         // Not under the lock: the last reader of a segment drops its events.
         if start != place {
-            self.cursor.seek(start);
+            self.cursor.seek(start, Position::START);
         }
         self.told = start;
         self.level_at = NEVER;

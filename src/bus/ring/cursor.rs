@@ -410,9 +410,10 @@ impl<T: Item> Cursor<T> {
         Ok(())
     }
 
-    /// Goes to the event with this sequence.
-    pub(in crate::bus) fn seek(&mut self, sequence: u64) {
-        self.place = self.ring.window.lock().at(sequence);
+    /// Goes to the event with this sequence; everything up to position `seen` is done with.
+    pub(in crate::bus) fn seek(&mut self, sequence: u64, seen: Position) {
+        let seen = seen.max(self.seen());
+        self.place = Place { seen, ..self.ring.window.lock().at(sequence) };
         self.tell();
     }
 
