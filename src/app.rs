@@ -4,8 +4,8 @@
 //! own, whatever runtime the program uses. An [`App`] is a handle: clone it freely.
 //!
 //! # Ending
-//! [`App::shutdown`] takes no more commands, answers those that it has, lets the projections come level, and joins every
-//! thread. When the last handle is dropped without it, the same happens in the background.
+//! [`App::shutdown`] takes no more commands, answers those that it has, closes the topics, lets the projections and the
+//! subscribers come level, and joins every thread. When the last handle is dropped without it, the same happens in the background.
 
 mod builder;
 mod running;
@@ -25,7 +25,7 @@ use self::running::Running;
 pub use self::running::ShutdownError;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::shard::ShardGauge;
-use crate::bus::{Topic, TopicStatus, Topics};
+use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::processor::Progress;
@@ -34,6 +34,7 @@ use crate::query::{Answers, Asking, Gathering, Query};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
+use crate::subscriber::{SubscriberGauge, SubscriberStatus};
 
 /// How long [`App::shutdown`] waits.
 const SHUTDOWN: Duration = Duration::from_secs(30);
@@ -56,6 +57,9 @@ struct Inner {
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     answers: Answers,
+    bus: Bus,
+    /// Shows the app on the map of its bus as long as it lives.
+    _wiring: Arc<Wired>,
     gauges: Gauges,
     running: Mutex<Running>,
 }
@@ -65,6 +69,7 @@ struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+    subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
 impl App {
@@ -154,6 +159,16 @@ impl App {
         self.inner.topics.get::<E>()
     }
 
+    /// The bus with the transient topics: the one that was given to the builder, or the app's own.
+    pub fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    /// Who publishes what and who hears it, as it is now; the same as the map of its [bus](Self::bus).
+    pub fn map(&self) -> Map {
+        self.inner.bus.map()
+    }
+
     /// The position up to which every event is durable and published. The positions of all receipts that were handed out
     /// are at or below it, so `view.at_least(app.head())` reads everything that was answered.
     pub fn head(&self) -> Position {
@@ -180,11 +195,20 @@ impl App {
                     shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
                 })
                 .collect(),
-            topics: self.inner.topics.status(),
+            topics: {
+                let mut topics = self.inner.topics.status();
+                topics.extend(self.inner.bus.status());
+                topics
+            },
             projections: gauges
                 .projections
                 .iter()
                 .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
+                .collect(),
+            subscribers: gauges
+                .subscribers
+                .iter()
+                .map(|(name, gauge)| gauge.status(name))
                 .collect(),
         }
     }
@@ -200,8 +224,8 @@ impl App {
         self.shutdown_within(SHUTDOWN).await
     }
 
-    /// Ends the app in order: takes no more commands, answers those that it has, lets the projections come level with the
-    /// log, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
+    /// Ends the app in order: takes no more commands, answers those that it has, closes all topics, lets the projections and
+    /// the subscribers come level, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
     ///
     /// The log's file stays open, and locked, until the last clone of the app is dropped.
     ///
@@ -248,10 +272,12 @@ pub struct AppStatus {
     pub sequencer: SequencerStatus,
     /// Each type of aggregate.
     pub aggregates: Vec<AggregateStatus>,
-    /// Each topic.
+    /// Each topic: the durable ones, then those of the bus.
     pub topics: Vec<TopicStatus>,
     /// Each projection.
     pub projections: Vec<ProjectionStatus>,
+    /// Each subscriber by event type.
+    pub subscribers: Vec<SubscriberStatus>,
 }
 
 /// The state of one type of aggregate.

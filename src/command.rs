@@ -174,6 +174,13 @@ pub enum SendError<R> {
     /// The log failed. Unless it is read-only or full the outcome is unknown: send the same command id again.
     #[error("the log failed")]
     Store(#[source] Arc<StoreError>),
+    /// The command was sent by a handler that stands at the end of so many handlers which have caused one another that it is
+    /// taken for a circle; nothing was decided.
+    #[error("{depth} handlers have caused one another up to this command: a circle is cut here")]
+    TooDeep {
+        /// How many handlers stand behind it.
+        depth: u8,
+    },
     /// The app is shut down, or no aggregate of this type is registered with it.
     #[error("the app does not take commands for {category}: {reason}")]
     Unavailable {

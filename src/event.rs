@@ -50,6 +50,9 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub trait TransientEvent: Send + Sync + 'static {
     /// The name of its topic.
     const NAME: &'static str;
+
+    /// If it is an enum of events that are subscribed to by their own types, the names of these.
+    const PARTS: &'static [&'static str] = &[];
 }
 
 /// The closed set of the events of one aggregate: the enum that `#[aggregate]` writes, and what its topic carries.

@@ -17,6 +17,7 @@ mod query;
 mod sequencer;
 mod store;
 mod stream;
+mod subscriber;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -33,9 +34,11 @@ pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
 pub use bus::{
-    Batch, BatchSubscriber, Delivery, EventIter, EventStream, Hook, Item, Overflow, Publish,
-    PublishError, Publisher, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
-    SubscriptionHandle, SubscriptionStatus, Topic, TopicOptions, TopicStatus,
+    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, Delivery, EventIter,
+    EventStream, Finding, Grounds, Group, GroupStatus, Hook, Item, Keeping, Map, MapComponent,
+    MapHearing, MapPublishing, MapTopic, Member, MemberStatus, Overflow, Publish, PublishError,
+    Publisher, Routed, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
+    SubscriptionHandle, SubscriptionStatus, Topic, TopicExists, TopicOptions, TopicStatus,
 };
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
@@ -61,5 +64,8 @@ pub use store::{
 #[cfg(feature = "sqlite")]
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
+pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 #[cfg(feature = "macros")]
-pub use tidings_macros::{Command, Event, Query, TransientEvent, aggregate, projection};
+pub use tidings_macros::{
+    Command, Event, Query, TransientEvent, aggregate, projection, subscriber,
+};

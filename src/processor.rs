@@ -30,7 +30,7 @@ use crate::id::EventId;
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::{Position, StreamId};
-use crate::telemetry;
+use crate::telemetry::{self, chain};
 
 /// The first and the longest pause before the log is read again after it failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -89,18 +89,6 @@ pub enum Trouble {
     /// A handler committed or rolled back the transaction that it was given.
     #[error("a handler ended the transaction that it was given")]
     EndedTransaction,
-}
-
-/// The text of an error with all its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A part of the events that was folded in one go.

@@ -32,10 +32,10 @@ pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction
 use crate::app::{Building, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
-use crate::processor::{ConsumerState, chain};
-use crate::processor::{Progress, Source, Trouble, TypedSource};
+use crate::processor::{ConsumerState, Progress, Source, Trouble, TypedSource};
 use crate::query::Answers;
 use crate::stream::Position;
+use crate::telemetry::chain;
 
 /// Events folded into a view (read model).
 #[diagnostic::on_unimplemented(

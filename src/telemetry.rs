@@ -1,4 +1,6 @@
-//! The names under which the framework traces; payloads are never recorded.
+//! The names under which the framework traces; payloads are never recorded. And how errors are written out.
+
+use std::error::Error;
 
 /// The span around the decision of one command.
 pub(crate) const COMMAND: &str = "tidings.command";
@@ -10,3 +12,15 @@ pub(crate) const FOLD: &str = "tidings.fold";
 pub(crate) const QUERY: &str = "tidings.query";
 /// The span around the handling of one event.
 pub(crate) const HANDLE: &str = "tidings.handle";
+
+/// The text of an error with all its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,8 +1,11 @@
 //! Handles can be sent to other threads and shared with them.
 
-use tidings::{App, InMemory, Memory, Receipt, Sending, Sqlite, TableView, Topic, View};
+use tidings::{
+    App, Group, InMemory, Member, Memory, Receipt, Sending, Sqlite, TableView, Topic, View,
+};
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
-use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError};
+use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
+use tidings::{Bus, Component, Map};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -14,6 +17,9 @@ struct Open;
 #[derive(Query, Clone)]
 #[query(reply = bool)]
 struct IsOpen;
+
+#[derive(TransientEvent)]
+struct Rang;
 
 #[derive(Default)]
 struct Door;
@@ -53,6 +59,11 @@ fn handles_are_send_and_sync() {
     shared::<StoreError>();
     shared::<Receipt>();
     shared::<Topic<DoorEvent>>();
+    shared::<Group<Rang>>();
+    shared::<Member<Rang>>();
+    shared::<Bus>();
+    shared::<Component>();
+    shared::<Map>();
     shared::<View<Openings>>();
     shared::<TableView<Openings>>();
     shared::<QueryContext>();

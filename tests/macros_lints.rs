@@ -18,7 +18,9 @@
 )]
 
 use serde::{Deserialize, Serialize};
-use tidings::{Command, Context, Event, Header, Query, aggregate, projection};
+use tidings::{
+    Command, Context, Event, Header, Query, TransientEvent, aggregate, projection, subscriber,
+};
 
 /// Money came in.
 #[derive(Event, Debug, Serialize, Deserialize)]
@@ -119,6 +121,39 @@ pub struct Sum;
 #[derive(Query)]
 #[query(reply = Option<u64>)]
 struct Last;
+
+/// What something costs.
+#[derive(Debug)]
+pub struct Price(pub u64);
+
+/// What happens at the exchange.
+#[derive(TransientEvent, Debug)]
+pub enum Market {
+    /// A price.
+    Price(Price),
+    /// Nothing more for today.
+    Closed,
+}
+
+/// Watches.
+#[derive(Debug, Default)]
+pub struct Watch {
+    seen: u64,
+}
+
+#[subscriber(name = "watch", publishes(Market), overflow = drop_oldest)]
+impl Watch {
+    #[on]
+    fn price(&mut self, price: &Price) -> Result<(), std::fmt::Error> {
+        self.seen = self.seen.checked_add(price.0).ok_or(std::fmt::Error)?;
+        Ok(())
+    }
+
+    #[on]
+    fn deposited(&mut self, _: &Deposited, header: &Header) {
+        self.seen = header.position.as_u64();
+    }
+}
 
 /// All money there is.
 #[derive(Debug, Default)]

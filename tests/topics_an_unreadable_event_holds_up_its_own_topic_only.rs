@@ -1,11 +1,18 @@
 //! An event that the log holds and nobody can decode: readers of its topic meet it in the log, in its place, and everybody
 //! else goes on.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the helpers of a test fail it by panicking"
+)]
+#![cfg(feature = "sqlite")]
 
-mod support {
-    pub(crate) mod bank;
-}
+#[path = "support/bank.rs"]
+mod bank;
 
-use support::bank::*;
+use bank::*;
 use tidings::{
     App, Commit, ConsumerState, ExpectedVersion, Header, Memory, Position, Recorded,
     SubscriptionError, Timestamp, projection,

@@ -12,6 +12,7 @@ mod handler;
 mod keys;
 mod projection;
 mod query;
+mod subscriber;
 mod transient;
 
 use proc_macro::TokenStream;
@@ -44,7 +45,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
 }
 
-/// Makes a type a transient event: implements `tidings::TransientEvent`. It cannot be generic.
+/// Makes a type a transient event: implements `tidings::TransientEvent` and `tidings::Carried`. It cannot be generic.
 ///
 /// ```
 /// use tidings::TransientEvent;
@@ -55,6 +56,31 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// }
 ///
 /// assert_eq!(Tick::NAME, "Tick");
+/// ```
+///
+/// # Enums of events
+/// A variant that is named as the one type in it makes that type an event of its own, on the topic of the enum: `Carried` is
+/// implemented for it, and `From` it for the enum. It needs no derive, and must be a type of the same crate that is no event
+/// otherwise. Variants of any other form belong to the enum alone.
+///
+/// ```
+/// use tidings::{Carried, TransientEvent};
+///
+/// #[derive(Debug, PartialEq)]
+/// struct Quote {
+///     cents: u64,
+/// }
+///
+/// #[derive(TransientEvent)]
+/// enum Market {
+///     Quote(Quote),
+///     Name(String),
+/// }
+///
+/// let market = Market::from(Quote { cents: 7 });
+/// assert_eq!(Quote::find(&market), Some(&Quote { cents: 7 }));
+/// assert_eq!(Market::PARTS, ["Quote"]);
+/// assert_eq!(Quote::find(&Market::Name("ACME".into())), None);
 /// ```
 ///
 /// # Keys of `#[event(…)]`
@@ -274,4 +300,72 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
     projection::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes the type of an `impl` block a subscriber by event type, from the block's `#[on]` methods: implements
+/// `tidings::EventSubscriber`.
+///
+/// Events may come from any number of topics, transient and durable ones. Methods without an attribute stay as they are.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings::{Event, aggregate};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "account.deposited")]
+/// # struct Deposited { cents: i64 }
+/// # #[derive(Default)]
+/// # struct Account;
+/// # #[aggregate(category = "account", events = AccountEvent)]
+/// # impl Account {
+/// #     #[apply]
+/// #     fn deposited(&mut self, _: &Deposited) {}
+/// # }
+/// use tidings::{Header, PublishError, Publisher, TransientEvent, subscriber};
+///
+/// #[derive(TransientEvent)]
+/// struct Quote {
+///     cents: i64,
+/// }
+///
+/// #[derive(TransientEvent)]
+/// struct Alert {
+///     account: String,
+/// }
+///
+/// struct Risk {
+///     limit: i64,
+///     alerts: Publisher<Alert>,
+/// }
+///
+/// #[subscriber(name = "risk", publishes(Alert))]
+/// impl Risk {
+///     #[on]
+///     fn quote(&mut self, quote: &Quote) {
+///         self.limit = quote.cents * 100;
+///     }
+///
+///     #[on]
+///     fn deposited(&mut self, event: &Deposited, header: &Header) -> Result<(), PublishError<Alert>> {
+///         if event.cents > self.limit {
+///             self.alerts.try_publish(Alert { account: header.stream.id().to_owned() })?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// # Methods
+/// `#[on] fn quote(&mut self, quote: &Quote)`, for an event of an aggregate if need be with a further argument
+/// `header: &Header`. It returns nothing, or a `Result` of nothing with any error, which stops the subscriber. There is one for
+/// each event.
+///
+/// # Keys
+/// - `name = "risk"`: its name in the status and on the map. Publishers and subscriptions of the same name belong to it.
+/// - `publishes(Alert, …)`: the events that its handlers publish, or cause by commands that they send, for the map.
+/// - `overflow = drop_oldest`: what happens when it falls behind: the oldest events are missed. Unless given, publishers of
+///   transient events wait, and durable ones are read from the log.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn subscriber(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    subscriber::expand(arguments.into(), item.into()).into()
 }

@@ -33,11 +33,12 @@ struct Model {
 }
 
 /// One `#[on]` method.
-struct On {
-    method: Ident,
-    event: Type,
-    takes_header: bool,
-    output: (Span, Span),
+pub(crate) struct On {
+    pub(crate) method: Ident,
+    pub(crate) event: Type,
+    pub(crate) takes_header: bool,
+    /// The spans of the first and the last token of what it returns.
+    pub(crate) output: (Span, Span),
 }
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -137,7 +138,12 @@ fn on_in_tables(handler: &Handler, errors: &mut Errors) -> Option<On> {
 const TABLES_EXAMPLE: &str = "&self, tx: &Transaction<'_>, event: &…";
 
 /// Reads the event and the header.
-fn on(handler: &Handler, arguments: &[&PatType], example: &str, errors: &mut Errors) -> Option<On> {
+pub(crate) fn on(
+    handler: &Handler,
+    arguments: &[&PatType],
+    example: &str,
+    errors: &mut Errors,
+) -> Option<On> {
     let method = handler.ident();
     let Some((event, rest)) = arguments.split_first() else {
         errors.at(
@@ -189,20 +195,25 @@ fn check(model: &mut Model, errors: &mut Errors) {
             "a projection needs handlers: write `#[on] fn …` for each event that it folds",
         );
     }
+    keep_first(&mut model.handlers, "fold", errors);
+    query::check(&mut model.answers, errors);
+}
+
+/// Refuses a second handler for the same event; `verb` is what handlers do with it.
+pub(crate) fn keep_first(handlers: &mut Vec<On>, verb: &str, errors: &mut Errors) {
     let mut seen = Vec::new();
-    model.handlers.retain(|handler| {
+    handlers.retain(|handler| {
         let event = text(&handler.event);
         let twice = seen.contains(&event);
         if twice {
             errors.at(
                 &handler.event,
-                format_args!("`{event}` is handled twice: fold it in one `#[on]` handler"),
+                format_args!("`{event}` is handled twice: {verb} it in one `#[on]` handler"),
             );
         }
         seen.push(event);
         !twice
     });
-    query::check(&mut model.answers, errors);
 }
 
 /// `complete` is false if there were mistakes: then the handlers are not named.

@@ -89,6 +89,8 @@ pub(crate) struct Incoming<A: Aggregate> {
     pub(crate) reply: oneshot::Sender<Result<Receipt, SendError<A::Error>>>,
     /// The sender's span.
     pub(crate) span: Span,
+    /// How many handlers have caused it one after the other.
+    pub(crate) depth: u8,
     /// How often its decision turned out to be stale.
     pub(crate) attempts: u32,
 }

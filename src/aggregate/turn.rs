@@ -1,5 +1,6 @@
 //! A turn: what a shard decided in one go, on its way through the sequencer and back.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -98,11 +99,13 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
     }
 
     fn committed(&mut self, outcomes: &mut dyn Iterator<Item = (Commit, sequencer::Outcome)>) {
+        let caused_by_handlers = self.decided.iter().any(|decided| decided.incoming.depth > 0);
         let mut decided = self.decided.drain(..);
         let mut events = self.events.drain(..);
         let (ended, durability) = (&mut self.ended, self.durability);
         let mut recorded = Vec::new().into_iter();
-        self.topic.publish(std::iter::from_fn(|| {
+        let depth = Cell::new(0);
+        let envelopes = std::iter::from_fn(|| {
             loop {
                 if let Some(Recorded { header, .. }) = recorded.next() {
                     return events.next().map(|event| Envelope { header, event });
@@ -112,6 +115,7 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
                     Verdict::Accepted(accepted) => (*accepted, commit.events.len()),
                     Verdict::Rejected(_) => (0, 0),
                 };
+                depth.set(decided.incoming.depth);
                 if outcome.is_ok() && accepted == published {
                     recorded = commit.events.into_iter();
                 } else {
@@ -120,7 +124,12 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
                 }
                 ended.push(Ended::new(decided, outcome, durability));
             }
-        }));
+        });
+        if caused_by_handlers {
+            self.topic.publish_deep(envelopes.map(|envelope| (depth.get(), envelope)));
+        } else {
+            self.topic.publish(envelopes);
+        }
     }
 
     fn answer(mut self: Box<Self>) {

@@ -20,15 +20,16 @@ use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
-use crate::bus::Topics;
+use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::event::EventSet;
+use crate::event::{Envelope, EventSet};
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Source, Stopping, Wiring};
-use crate::projection::Projection;
+use crate::projection::{Projection, ProjectionStatus};
 use crate::query::{Answers, Query, QueryContext};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
+use crate::subscriber::{Engine, EventSubscriber, SubscriberGauge, Subscriptions};
 
 /// Puts an app together: the store, the aggregates, the projections, and what differs from the defaults.
 #[must_use = "an app does nothing until it is started"]
@@ -38,7 +39,9 @@ pub struct AppBuilder {
     settings: Settings,
     aggregates: Vec<Step>,
     projections: Vec<Step>,
+    subscribers: Vec<Step>,
     queries: Vec<Step>,
+    bus: Bus,
 }
 
 type Step = Box<dyn FnOnce(&mut Building) -> Result<(), StartError> + Send>;
@@ -81,6 +84,20 @@ pub enum StartError {
         /// The projection.
         projection: &'static str,
         /// The event's stored name.
+        event: &'static str,
+    },
+    /// Two subscribers have the same name, or a subscriber was given twice.
+    #[error("subscriber {0:?} exists twice: each needs a name of its own")]
+    SubscriberTwice(&'static str),
+    /// A subscriber has no handler.
+    #[error("subscriber {0:?} handles no event: name handlers in `EventSubscriber::subscriptions`")]
+    SubscriberNoHandlers(&'static str),
+    /// A subscriber has two handlers for the same event.
+    #[error("subscriber {subscriber:?} has two handlers for event {event:?}: merge them into one")]
+    SubscriberHandlerTwice {
+        /// The subscriber.
+        subscriber: &'static str,
+        /// The event's name.
         event: &'static str,
     },
     /// Two sets hold events with the same stored name, so that a reader of the log could not tell them apart.
@@ -133,7 +150,9 @@ impl AppBuilder {
             },
             aggregates: Vec::new(),
             projections: Vec::new(),
+            subscribers: Vec::new(),
             queries: Vec::new(),
+            bus: Bus::new(),
         }
     }
 
@@ -158,6 +177,18 @@ impl AppBuilder {
     /// Keeps the view of `projection`.
     pub fn projection<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(|building| building.start_projection(projection)));
+        self
+    }
+
+    /// Lets `subscriber` hear what is published from the start of the app on, on threads of its own kind.
+    pub fn subscriber<S: EventSubscriber>(mut self, subscriber: S) -> Self {
+        self.subscribers.push(Box::new(|building| building.start_subscriber(subscriber)));
+        self
+    }
+
+    /// The bus with the transient topics; one of its own unless set. The app closes it when it shuts down.
+    pub fn bus(mut self, bus: Bus) -> Self {
+        self.bus = bus;
         self
     }
 
@@ -224,7 +255,7 @@ impl AppBuilder {
     }
 
     /// On how many threads aggregates live; half the cores unless set, at least one. Each type of aggregate has one shard on
-    /// each of them.
+    /// each of them. Subscribers live on as many others.
     pub fn arbiters(mut self, arbiters: usize) -> Self {
         self.settings.arbiters = arbiters.max(1);
         self
@@ -266,6 +297,9 @@ impl AppBuilder {
     ///
     /// Projections catch up in the background; their views can be read at once.
     ///
+    /// What is strange about the wiring, as far as it was declared and is there by now, is traced as a warning each; see
+    /// [`Map::findings`](crate::Map::findings).
+    ///
     /// # Errors
     /// [`StartError`] if the parts do not fit together, or the log or a view cannot be opened. Nothing runs then.
     ///
@@ -302,19 +336,30 @@ impl AppBuilder {
             arbiters: HashMap::new(),
             shards: Vec::new(),
             processors: Vec::new(),
+            subscribers: Vec::new(),
+            bus: self.bus,
+            declared: Vec::new(),
             directories: HashMap::new(),
             views: HashMap::new(),
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
             projection_gauges: Vec::new(),
+            subscriber_gauges: Vec::new(),
         };
         let started = self
             .aggregates
             .into_iter()
             .chain(self.projections)
+            .chain(self.subscribers)
             .chain(self.queries)
             .try_for_each(|step| step(&mut building));
+        // Last: an app that cannot be started does not close the bus, which would end them.
+        let started = started.and_then(|()| building.spawn_subscribers());
+        let (started, subscribers) = match started {
+            Ok(subscribers) => (Ok(()), subscribers),
+            Err(error) => (Err(error), Vec::new()),
+        };
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
@@ -326,6 +371,8 @@ impl AppBuilder {
             stopping: building.stopping,
             shards: building.shards,
             processors: building.processors,
+            subscribers,
+            bus: started.is_ok().then(|| building.bus.clone()),
             sequencer,
             topics: Arc::clone(&topics),
             arbiters: building.arbiters.into_values().collect(),
@@ -339,11 +386,18 @@ impl AppBuilder {
             }
             return Err(error);
         }
+        let wiring = Arc::new(Wired { topics: Arc::clone(&topics), declared: building.declared });
+        building.bus.attach(&wiring);
+        for finding in building.bus.map().findings() {
+            tracing::warn!("{finding}");
+        }
         Ok(App {
             inner: Arc::new(Inner {
                 store,
                 head,
                 topics,
+                bus: building.bus,
+                _wiring: wiring,
                 directories: building.directories,
                 views: building.views,
                 answers: building.answers,
@@ -351,6 +405,7 @@ impl AppBuilder {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
                     projections: building.projection_gauges,
+                    subscribers: building.subscriber_gauges,
                 },
                 running: Mutex::new(running),
             }),
@@ -385,6 +440,7 @@ fn read_head(store: &dyn EventStore) -> Result<Head, StoreError> {
 pub(crate) enum Floor {
     Aggregates,
     Projections,
+    Subscribers,
     /// Projections that write to the views' file: one thread, since the file has one writer.
     #[cfg(feature = "sqlite")]
     Tables,
@@ -403,6 +459,10 @@ pub struct Building {
     arbiters: HashMap<Floor, Arc<Arbiters>>,
     shards: Vec<(&'static str, ActorHandle)>,
     processors: Vec<(&'static str, ActorHandle)>,
+    /// Those that are ready to run.
+    subscribers: Vec<(&'static str, Ready)>,
+    bus: Bus,
+    declared: Vec<Declared>,
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     pub(crate) answers: Answers,
@@ -410,7 +470,11 @@ pub struct Building {
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
+    subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
+
+/// A subscriber that is ready to run, once there is somebody who ends it.
+type Ready = Box<dyn FnOnce(&Arbiters, watch::Receiver<Stopping>) -> ActorHandle + Send>;
 
 impl Building {
     fn arbiters(&mut self, floor: Floor) -> Result<Arc<Arbiters>, StartError> {
@@ -418,7 +482,7 @@ impl Building {
             return Ok(Arc::clone(arbiters));
         }
         let threads = match floor {
-            Floor::Aggregates => self.settings.arbiters,
+            Floor::Aggregates | Floor::Subscribers => self.settings.arbiters,
             _ => 1,
         };
         let arbiters = Arc::new(Arbiters::start(threads)?);
@@ -468,6 +532,13 @@ impl Building {
         }
         self.directories.insert(TypeId::of::<A>(), Box::new(Arc::new(Directory::new(inboxes))));
         self.shard_gauges.push((A::CATEGORY, gauges));
+        self.declared.push(Declared {
+            name: A::CATEGORY.into(),
+            kind: ComponentKind::Aggregate,
+            hears: Vec::new(),
+            publishes: vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())],
+            condition: None,
+        });
         Ok(())
     }
 
@@ -499,6 +570,7 @@ impl Building {
             self.claim(set, names)?;
             source.connect(&mut self.topics);
         }
+        let hears = sources.iter().map(|source| source.heard()).collect();
         let (position, time) = keeper.checkpoint();
         let (progress, progress_receiver) = watch::channel(Progress {
             position,
@@ -517,7 +589,67 @@ impl Building {
         let arbiters = self.arbiters(floor)?;
         self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
         self.projection_gauges.push((P::NAME, progress_receiver.clone()));
+        let (progress, head) = (progress_receiver.clone(), self.head.clone());
+        self.declared.push(Declared {
+            name: P::NAME.into(),
+            kind: ComponentKind::Projection,
+            hears,
+            publishes: Vec::new(),
+            condition: Some(Arc::new(move || {
+                let status = ProjectionStatus::new(P::NAME, &progress.borrow(), &head.borrow());
+                Condition { lag: Some(status.lag_events), trouble: status.trouble }
+            })),
+        });
         Ok(progress_receiver)
+    }
+
+    /// Begins the subscriptions of a subscriber, which does not run yet.
+    fn start_subscriber<S: EventSubscriber>(&mut self, subscriber: S) -> Result<(), StartError> {
+        if self.subscribers.iter().any(|(name, _)| *name == S::NAME) {
+            return Err(StartError::SubscriberTwice(S::NAME));
+        }
+        let subscriptions = Subscriptions::<S>::of_subscriber();
+        if let Some(event) = subscriptions.twice().first() {
+            return Err(StartError::SubscriberHandlerTwice { subscriber: S::NAME, event });
+        }
+        if subscriptions.is_empty() {
+            return Err(StartError::SubscriberNoHandlers(S::NAME));
+        }
+        for (set, names) in subscriptions.sets() {
+            self.claim(set, names)?;
+        }
+        let (hears, publishes) = (subscriptions.heard(), subscriptions.published());
+        let routes = Routes::new(&self.bus, &mut self.topics);
+        let engine = Engine::new(subscriber, subscriptions, routes);
+        let gauge = engine.gauge();
+        self.subscriber_gauges.push((S::NAME, Arc::clone(&gauge)));
+        self.declared.push(Declared {
+            name: S::NAME.into(),
+            kind: ComponentKind::Subscriber,
+            hears,
+            publishes,
+            condition: Some(Arc::new(move || Condition { lag: None, trouble: gauge.trouble() })),
+        });
+        let ready: Ready = Box::new(move |arbiters, mut stopping| {
+            arbiters.spawn(move || {
+                engine.run(async move {
+                    // An app that is gone has ended it before.
+                    let _ = stopping.wait_for(|stopping| *stopping == Stopping::Now).await;
+                })
+            })
+        });
+        self.subscribers.push((S::NAME, ready));
+        Ok(())
+    }
+
+    fn spawn_subscribers(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {
+        let ready = std::mem::take(&mut self.subscribers);
+        if ready.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arbiters = self.arbiters(Floor::Subscribers)?;
+        let spawn = |ready: Ready| ready(&arbiters, self.stopping.subscribe());
+        Ok(ready.into_iter().map(|(name, ready)| (name, spawn(ready))).collect())
     }
 
     /// The file that table projections keep their views in; none if they live in memory.

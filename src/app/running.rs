@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actor::{ActorHandle, Arbiters};
-use crate::bus::Topics;
+use crate::bus::{Bus, Topics};
 use crate::processor::Stopping;
 use crate::sequencer::Sequencer;
 
@@ -26,6 +26,9 @@ pub(super) struct Parts {
     pub(super) stopping: watch::Sender<Stopping>,
     pub(super) shards: Vec<(&'static str, ActorHandle)>,
     pub(super) processors: Vec<(&'static str, ActorHandle)>,
+    pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
+    /// The bus to close; none if the app could not be started.
+    pub(super) bus: Option<Bus>,
     pub(super) sequencer: Sequencer,
     pub(super) topics: Arc<Topics>,
     pub(super) arbiters: Vec<Arc<Arbiters>>,
@@ -112,8 +115,20 @@ impl Parts {
         let sequencer = self.sequencer;
         blocking("the sequencer", move || sequencer.join(), deadline, &mut problems).await;
         self.topics.close();
+        if let Some(bus) = self.bus {
+            bus.close();
+        }
         self.stopping.send_replace(Stopping::WhenLevel);
         let stopping = &self.stopping;
+        for (name, mut subscriber) in self.subscribers {
+            let joined = tokio::time::timeout_at(deadline, subscriber.ended()).await;
+            if joined.is_err() {
+                problems.push(format!("subscriber {name} was not level in time"));
+                stopping.send_replace(Stopping::Now);
+                let grace = Instant::now() + Duration::from_secs(1);
+                join(format!("subscriber {name}"), subscriber, grace, &mut problems).await;
+            }
+        }
         for (name, mut processor) in self.processors {
             let joined = tokio::time::timeout_at(deadline, processor.ended()).await;
             if joined.is_err() {

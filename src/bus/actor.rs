@@ -18,7 +18,7 @@ use super::subscription::SubscriptionError;
 
 /// How many events an actor receives at most before its mailbox and its timers have their turn. Measured: bounds of this
 /// size and above cost nothing.
-const DRAIN: usize = 2_048;
+pub(super) const DRAIN: usize = 2_048;
 
 /// An actix actor that receives the events of a [`Topic`](crate::Topic) one at a time, in its own context: by reference,
 /// without its mailbox. Begun with [`Subscribe::actor`].
@@ -119,7 +119,7 @@ where
 ///
 /// Then the actor receives nothing more, apart from the batch that it is handling; publishers do not even wait for that.
 #[must_use = "dropping the handle unsubscribes; `detach` it to let the subscription live as long as its actor"]
-pub struct SubscriptionHandle(Option<Arc<dyn End>>);
+pub struct SubscriptionHandle(pub(super) Option<Arc<dyn End>>);
 
 impl SubscriptionHandle {
     /// Lets the subscription live until the actor stops or the topic is closed.
@@ -142,7 +142,8 @@ impl fmt::Debug for SubscriptionHandle {
     }
 }
 
-trait End: Send + Sync {
+/// Ends a subscription from outside.
+pub(super) trait End: Send + Sync {
     fn end(&self);
 }
 

@@ -10,6 +10,10 @@ use std::task::{Context, Poll};
 
 use super::ring::Standing;
 
+/// After how many handlers that cause one another a circle is cut, unless told otherwise: far more than anybody wires on
+/// purpose, and reached within a millisecond.
+pub(super) const LIMIT: u8 = 64;
+
 thread_local! {
     /// The depth of an event that is published here: one more than that of the event being handled, zero outside of handlers.
     static DEPTH: Cell<u8> = const { Cell::new(0) };
@@ -31,6 +35,21 @@ pub(super) fn note(topic: &'static str) {
             handler.publishes_into(topic);
         }
     });
+}
+
+/// The depth of a command that is sent here, and whose events go into the durable `topic`; an error if it stands at the end of
+/// too many handlers.
+pub(crate) fn into_topic(topic: &'static str) -> Result<u8, u8> {
+    let depth = depth();
+    if depth == 0 {
+        return Ok(0);
+    }
+    note(topic);
+    if depth < LIMIT {
+        return Ok(depth);
+    }
+    tracing::error!(topic, depth, "handlers cause one another in a circle, which is cut here");
+    Err(depth)
 }
 
 /// Runs a handler of `handler` for events of this depth.

@@ -38,7 +38,8 @@ pub(super) struct Reader<T: Item> {
     in_hand: Option<InHand>,
 }
 
-struct InHand {
+/// What the hooks were told to be handled.
+pub(super) struct InHand {
     events: usize,
     missed: u64,
     since: Instant,
@@ -178,6 +179,11 @@ impl<T: Item> Reader<T> {
         }
     }
 
+    /// The next poll looks for events, whatever the last one found.
+    pub(super) fn look(&mut self) {
+        self.cursor.look();
+    }
+
     /// The next events; they are delivered. Empty unless [`poll_ready`](Self::poll_ready) said otherwise.
     #[inline]
     pub(super) fn take(&mut self) -> Batch<'_, T> {
@@ -231,13 +237,9 @@ impl<T: Item> Reader<T> {
     /// Tells the hooks that what they saw last is handled.
     #[cold]
     fn handled(&mut self) {
-        let Some(InHand { events, missed, since }) = self.in_hand.take() else {
-            return;
-        };
-        let (topic, subscription) = (self.topic.name(), &*self.standing.name);
-        let delivery = Delivery { topic, subscription, events, missed };
-        let took = since.elapsed();
-        self.topic.hooks().iter().for_each(|hook| hook.handled(&delivery, took));
+        if let Some(in_hand) = self.in_hand.take() {
+            handled(&self.topic, &self.standing, &in_hand);
+        }
     }
 
     /// Takes the newest event of each key, of what is there.
@@ -273,8 +275,14 @@ impl<T: Item> Drop for Reader<T> {
     }
 }
 
+/// Tells the hooks that these events are about to be handled.
 #[cold]
-fn handling<T: Item>(topic: &Topic<T>, standing: &Standing, missed: u64, events: &[T]) -> InHand {
+pub(super) fn handling<T: Item>(
+    topic: &Topic<T>,
+    standing: &Standing,
+    missed: u64,
+    events: &[T],
+) -> InHand {
     let delivery = Delivery {
         topic: topic.name(),
         subscription: &standing.name,
@@ -283,6 +291,15 @@ fn handling<T: Item>(topic: &Topic<T>, standing: &Standing, missed: u64, events:
     };
     topic.hooks().iter().for_each(|hook| hook.handling(&delivery, events));
     InHand { events: events.len(), missed, since: Instant::now() }
+}
+
+/// Tells the hooks that these events are handled.
+#[cold]
+pub(super) fn handled<T: Item>(topic: &Topic<T>, standing: &Standing, in_hand: &InHand) {
+    let InHand { events, missed, since } = *in_hand;
+    let delivery = Delivery { topic: topic.name(), subscription: &standing.name, events, missed };
+    let took = since.elapsed();
+    topic.hooks().iter().for_each(|hook| hook.handled(&delivery, took));
 }
 
 /// Where a reader that has everything up to `after` reads on.
@@ -347,7 +364,7 @@ impl<T: Item> Rows<T> {
     fn step(&mut self) -> (Range<usize>, u8) {
         let from = self.index;
         let ahead = self.events.len().saturating_sub(from);
-        let mut depths = self.depths.iter().skip(from);
+        let mut depths = self.depths.iter().skip(from).take(ahead);
         let (depth, taken) = match depths.next() {
             Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
             None => (0, ahead),

@@ -292,6 +292,12 @@ impl<T: Item> Ring<T> {
         Ok(Cursor::new(self, place, None))
     }
 
+    /// A cursor for a reader without a name, which holds nobody up, before the event with this sequence.
+    pub(super) fn join_at(self: &Arc<Self>, sequence: u64) -> Cursor<T> {
+        let place = self.window.lock().at(sequence);
+        Cursor::new(self, place, None)
+    }
+
     /// A cursor for a reader that is known by name until it is dropped. `overrun` is told what is about to leave the window.
     pub(super) fn enroll(
         self: &Arc<Self>,
@@ -299,6 +305,21 @@ impl<T: Item> Ring<T> {
         standing: &Arc<Standing>,
         overrun: Option<Arc<dyn Overrun<T>>>,
     ) -> Cursor<T> {
+        let place = self.list(join, standing, overrun);
+        Cursor::new(self, place, Some(Arc::clone(standing)))
+    }
+
+    /// Makes a reader known by name that has no cursor of its own, before the next event, and returns the sequence of that.
+    pub(super) fn enroll_alone(&self, standing: &Arc<Standing>) -> u64 {
+        self.list(Join::End, standing, None).sequence(self.segment_len)
+    }
+
+    fn list(
+        &self,
+        join: Join,
+        standing: &Arc<Standing>,
+        overrun: Option<Arc<dyn Overrun<T>>>,
+    ) -> Place<T> {
         // Under the publishers' lock, so that none of them is already past what this reader has not seen.
         let mut producer = self.producer.enter();
         let place = {
@@ -321,7 +342,7 @@ impl<T: Item> Ring<T> {
         }
         self.readers.lock().push(Enrolled { standing: Arc::clone(standing), overrun });
         drop(producer);
-        Cursor::new(self, place, Some(Arc::clone(standing)))
+        place
     }
 
     /// Takes a reader off the list; publishers no longer wait for it.
@@ -408,6 +429,12 @@ impl<T: Item> Turn<'_, T> {
     /// Publishes `events`, in ascending positions, whether or not a reader is behind, and wakes who sleeps.
     pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
         self.write(0, events.into_iter());
+        self.ring.bell.ring();
+    }
+
+    /// Publishes one event of this depth, otherwise in the same way.
+    pub(super) fn publish_at(&mut self, depth: u8, event: T) {
+        self.write(depth, std::iter::once(event));
         self.ring.bell.ring();
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
@@ -84,7 +84,8 @@ impl<T: Item> Subscription<T> {
 
     /// Waits for the next events, in order and by reference; `None` when the topic is closed and all were delivered.
     ///
-    /// A batch is what is there, at most a few hundred events. Its events count as delivered when this returns, and as done
+    /// A batch is what is there, at most a few hundred events; in a stream of events it may wait a few microseconds for more.
+    /// Its events count as delivered when this returns, and as done
     /// with, for publishers that wait, when it is called again.
     ///
     /// # Errors
@@ -96,6 +97,24 @@ impl<T: Item> Subscription<T> {
         match poll_fn(|cx| self.reader.poll_ready(cx)).await? {
             Next::Events => Ok(Some(self.reader.take())),
             Next::End => Ok(None),
+        }
+    }
+}
+
+impl<T: Item> Subscription<T> {
+    /// The next events, if there are any and the log need not be read for them; otherwise as [`next`](Self::next), which may
+    /// wait some microseconds for more.
+    ///
+    /// None also means that the topic is closed; ask [`next`](Self::next) or its status to know.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn try_next(&mut self) -> Result<Option<Batch<'_, T>>, SubscriptionError> {
+        self.reader.look();
+        match self.reader.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Next::Events)) => Ok(Some(self.reader.take())),
+            Poll::Ready(Ok(Next::End)) | Poll::Pending => Ok(None),
+            Poll::Ready(Err(error)) => Err(error),
         }
     }
 }

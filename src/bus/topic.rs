@@ -38,10 +38,6 @@ pub(crate) struct HistoryPage<T> {
 /// hundred bytes. Measured, more brings nothing.
 const CAPACITY: usize = 4_096;
 
-/// After how many handlers that cause one another a circle is cut, unless told otherwise: far more than anybody wires on
-/// purpose, and reached within a millisecond.
-const CAUSATION_DEPTH: u8 = 64;
-
 /// A typed, ordered, in-memory topic with any number of subscribers.
 ///
 /// A `Topic<Tick>` of a [`TransientEvent`] is made with [`new`](Self::new) and fed by its [publishers](Self::publisher). A
@@ -115,7 +111,7 @@ impl<T> TopicOptions<T> {
 
 impl<T> Default for TopicOptions<T> {
     fn default() -> Self {
-        Self { capacity: CAPACITY, causation_depth: CAUSATION_DEPTH, hooks: Vec::new() }
+        Self { capacity: CAPACITY, causation_depth: causation::LIMIT, hooks: Vec::new() }
     }
 }
 
@@ -171,6 +167,8 @@ pub struct SubscriptionStatus {
     pub missed: u64,
     /// Into which topics it was seen to publish while it handled events.
     pub publishes: Vec<&'static str>,
+    /// How many members share it, if it is a [group](crate::Group).
+    pub members: Option<usize>,
 }
 
 impl<T: TransientEvent> Topic<T> {
@@ -271,6 +269,7 @@ impl<T: Item> Topic<T> {
                     lag: extent.published.saturating_sub(standing.done()),
                     missed: standing.missed(),
                     publishes: standing.published_into(),
+                    members: standing.members(),
                 })
                 .collect(),
         }
@@ -304,7 +303,7 @@ impl<E: Send + Sync + 'static> Topic<Envelope<E>> {
             ring: Arc::new(Ring::new(capacity, after)),
             history,
             hooks: Box::default(),
-            causation_depth: CAUSATION_DEPTH,
+            causation_depth: causation::LIMIT,
             publishers: Publishers::default(),
             overflow: Overflow::FromLog,
         }))
@@ -313,6 +312,12 @@ impl<E: Send + Sync + 'static> Topic<Envelope<E>> {
     /// Publishes `events`, which are durable and ascend in position, and wakes each sleeping reader once.
     pub(crate) fn publish(&self, events: impl IntoIterator<Item = Envelope<E>>) {
         self.turn().publish(events);
+    }
+
+    /// The same for events with the depth of each.
+    pub(crate) fn publish_deep(&self, events: impl IntoIterator<Item = (u8, Envelope<E>)>) {
+        let mut turn = self.turn();
+        events.into_iter().for_each(|(depth, event)| turn.publish_at(depth, event));
     }
 
     /// Sends every reader to the log, where alone the events up to position `through` are.

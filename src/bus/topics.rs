@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::map::Place;
 use super::topic::{History, HistoryError, HistoryPage, Topic, TopicStatus};
 use crate::actor::Panic;
 use crate::codec::Codec;
@@ -22,6 +23,7 @@ pub(crate) struct Topics {
 }
 
 trait AnyTopic: Any + Send + Sync {
+    fn place(&self) -> Place;
     fn status(&self) -> TopicStatus;
     fn close(&self);
     fn as_any(&self) -> &dyn Any;
@@ -31,6 +33,10 @@ trait AnyTopic: Any + Send + Sync {
 }
 
 impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
+    fn place(&self) -> Place {
+        Place::of::<Envelope<S>>()
+    }
+
     fn status(&self) -> TopicStatus {
         Topic::status(self)
     }
@@ -87,6 +93,14 @@ impl Topics {
         let mut status: Vec<_> = self.topics.values().map(|topic| topic.status()).collect();
         status.sort_unstable_by_key(|topic| topic.name);
         status
+    }
+
+    /// Each topic with its state, in the order of their names.
+    pub(super) fn places(&self) -> Vec<(Place, TopicStatus)> {
+        let topics = self.topics.values().map(|topic| (topic.place(), topic.status()));
+        let mut topics: Vec<_> = topics.collect();
+        topics.sort_unstable_by_key(|(_, status)| status.name);
+        topics
     }
 
     /// Publishes `events` as the log holds them, in every topic that they belong to. Readers of a topic whose events cannot

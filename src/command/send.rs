@@ -15,7 +15,8 @@ use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::{Place, Sent};
 use crate::aggregate::shard::{Incoming, Lookup};
-use crate::event::{Header, Metadata};
+use crate::bus;
+use crate::event::{EventSet, Header, Metadata};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::stream::StreamId;
 
@@ -61,10 +62,12 @@ impl<C: SentTo> Sending<C> {
         id: &str,
         command: C,
     ) -> Self {
-        let state = match (directory, StreamId::new(C::Aggregate::CATEGORY, id)) {
-            (None, _) => State::Refused(unavailable::<C>(Unavailable::NotRegistered)),
-            (_, Err(error)) => State::Refused(error.into()),
-            (Some(directory), Ok(stream)) => {
+        let depth = bus::into_topic(<C::Aggregate as Aggregate>::Event::CATEGORY);
+        let state = match (directory, StreamId::new(C::Aggregate::CATEGORY, id), depth) {
+            (None, _, _) => State::Refused(unavailable::<C>(Unavailable::NotRegistered)),
+            (_, Err(error), _) => State::Refused(error.into()),
+            (_, _, Err(depth)) => State::Refused(SendError::TooDeep { depth }),
+            (Some(directory), Ok(stream), Ok(depth)) => {
                 let (reply, answer) = oneshot::channel();
                 let incoming = Box::new(Incoming {
                     stream,
@@ -76,6 +79,7 @@ impl<C: SentTo> Sending<C> {
                     metadata: Metadata::default(),
                     reply,
                     span: Span::none(),
+                    depth,
                     attempts: 0,
                 });
                 State::Unsent { directory, incoming, answer }

@@ -8,7 +8,7 @@ use tracing::trace_span;
 
 use super::{Chunk, Trouble};
 use crate::actor::Panic;
-use crate::bus::{Cursor, Peek, Topic, Topics};
+use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
 use crate::codec::Codec;
 use crate::event::{Envelope, EventSet, Header, Recorded};
 use crate::stream::Position;
@@ -21,6 +21,9 @@ pub(crate) trait Source<T>: Send {
 
     /// The set of events, with the stored names of all of them.
     fn set(&self) -> (TypeId, &'static [&'static str]);
+
+    /// The events that have a handler, for the map.
+    fn heard(&self) -> Reference;
 
     /// Finds the topic.
     fn connect(&mut self, topics: &mut Topics);
@@ -83,6 +86,10 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
 
     fn set(&self) -> (TypeId, &'static [&'static str]) {
         (TypeId::of::<S>(), S::NAMES)
+    }
+
+    fn heard(&self) -> Reference {
+        Reference::to_some::<Envelope<S>>(self.names())
     }
 
     fn connect(&mut self, topics: &mut Topics) {

@@ -11,16 +11,22 @@ use super::{Item, Ring, TooOld};
 use crate::bus::doorbell::SeatNumber;
 use crate::stream::Position;
 
-/// For how many polls a level reader may leave the ring alone. See [`Pace`].
-const PATIENCE: u32 = 64;
+/// For how long a level reader may leave the ring alone, at least if at all, and at most. See [`Pace`].
+const PATIENCE: (Duration, Duration) = (Duration::from_nanos(60), Duration::from_micros(16));
+
+/// The longest time between two looks where nothing came.
+const GLANCE: Duration = Duration::from_micros(4);
+
+/// A stream whose events come further apart does not gain from patience.
+const DENSE: Duration = Duration::from_nanos(250);
 
 /// As many events at one look are enough: what a look costs is then a small part of what the events cost.
 const ENOUGH: u64 = 128;
 
-/// How often a level reader lets its task be polled again before it sleeps: seldom, or, where the last event came soon after
-/// it had gone to sleep, for about as long as it takes to wake a thread. Without either a reader that is faster than its
+/// How long a level reader has its task polled again before it sleeps: briefly, or, where the last event came soon after it
+/// had gone to sleep, for about as long as it takes to wake a thread. Without either a reader that is faster than its
 /// publisher sleeps after every few events.
-const LINGER: (u32, u32) = (8, 256);
+const LINGER: (Duration, Duration) = (Duration::from_nanos(500), Duration::from_micros(15));
 
 /// How soon is soon: about what it takes to wake a thread and to be woken by it, so that two that answer each other stay
 /// awake, and wait a microsecond instead of fifty.
@@ -29,22 +35,24 @@ const SOON: Duration = Duration::from_micros(60);
 /// How often a level reader looks whether there is something new, and when it sleeps.
 ///
 /// Each look takes a line from the publisher's core, and the publisher's next event has to bring it back: some hundred
-/// nanoseconds for both, where an event costs ten. So a reader that finds several events at each look waits twice as long
-/// before the next, up to [`PATIENCE`] polls or until it finds [`ENOUGH`]; one that finds a single event looks twice as soon.
-/// So a stream of events comes in batches, and a sparse event is seen at once. Measured, four readers then got 130 instead of
-/// 40 million events a second, one by one.
+/// nanoseconds for both, where an event costs ten. So a reader of a [dense](DENSE) stream leaves the ring alone for twice as
+/// long before the next look, until it finds [`ENOUGH`] at one; that of a sparse one, half as long. So a dense stream comes in
+/// batches, and a sparse event is seen at once. Measured, four readers then got 130 instead of 40 million events a
+/// second, one by one.
+///
+/// It goes by the clock and not by the number of polls, so that one who polls seldom never waits.
 #[derive(Debug)]
 struct Pace {
-    /// After how many polls a level reader looks first.
-    patience: u32,
-    /// How many polls are still to pass before the next look.
-    waits: u32,
-    /// How many polls have passed since the reader became level.
-    lingered: u32,
-    /// After how many it sleeps.
-    linger: u32,
-    /// The sequence at which it last was level.
-    level_at: u64,
+    /// For how long the ring is left alone.
+    patience: Duration,
+    /// Until when it is, now.
+    until: Option<Instant>,
+    /// Since when the reader is level.
+    level: Option<Instant>,
+    /// The sequence at which it last became level, and when.
+    last: (u64, Option<Instant>),
+    /// For how long it lingers.
+    linger: Duration,
     /// Since when it sleeps.
     asleep: Option<Instant>,
 }
@@ -52,11 +60,11 @@ struct Pace {
 impl Pace {
     fn new(sequence: u64) -> Self {
         Self {
-            patience: 1,
-            waits: 0,
-            lingered: 0,
+            patience: Duration::ZERO,
+            until: None,
+            level: None,
+            last: (sequence, None),
             linger: LINGER.0,
-            level_at: sequence,
             asleep: None,
         }
     }
@@ -64,15 +72,17 @@ impl Pace {
     /// Whether this poll is to pass without a look.
     #[inline]
     fn waits(&mut self) -> bool {
-        let waits = self.waits > 0;
-        self.waits -= u32::from(waits);
+        let waits = self.until.is_some_and(|until| Instant::now() < until);
+        if !waits {
+            self.until = None;
+        }
         waits
     }
 
     /// There was something new.
     #[inline]
     fn found(&mut self) {
-        self.lingered = 0;
+        self.level = None;
         if let Some(asleep) = self.asleep.take() {
             self.linger = if asleep.elapsed() < SOON { LINGER.1 } else { LINGER.0 };
         }
@@ -80,26 +90,32 @@ impl Pace {
 
     /// There was nothing new at `sequence`. False once it is time to sleep.
     fn lingers(&mut self, sequence: u64) -> bool {
-        if self.lingered == 0 {
-            match sequence.saturating_sub(self.level_at) {
-                0 | 1 => self.patience = (self.patience / 2).max(1),
-                ..ENOUGH => self.patience = (self.patience * 2).min(PATIENCE),
-                _ => {}
-            }
-            self.level_at = sequence;
-        }
-        // Where interleavings are explored, each poll would be explored again, and the time that passes tells nothing.
+        // Of no interest where interleavings are explored: each would be explored again.
         if cfg!(tidings_loom) {
             return false;
         }
-        if self.lingered >= self.linger.max(2 * self.patience) {
-            self.asleep.get_or_insert_with(Instant::now);
-            return false;
+        let now = Instant::now();
+        let Some(level) = self.level else {
+            let (before, since) = std::mem::replace(&mut self.last, (sequence, Some(now)));
+            let events = sequence.saturating_sub(before);
+            let took = since.map_or(Duration::MAX, |since| now - since);
+            if DENSE.saturating_mul(u32::try_from(events).unwrap_or(u32::MAX)) < took {
+                self.patience /= 2;
+            } else if events < ENOUGH {
+                self.patience = (self.patience * 2).clamp(PATIENCE.0, PATIENCE.1);
+            }
+            self.level = Some(now);
+            if self.patience >= PATIENCE.0 {
+                self.until = Some(now + self.patience);
+            }
+            return true;
+        };
+        if now - level < self.linger {
+            self.until = Some(now + (now - level).clamp(PATIENCE.0, GLANCE));
+            return true;
         }
-        // Each time twice as long.
-        self.waits = self.lingered.max(self.patience) - 1;
-        self.lingered += self.waits + 1;
-        true
+        self.asleep.get_or_insert(now);
+        false
     }
 }
 
@@ -258,6 +274,27 @@ impl<T: Item> Cursor<T> {
         self.place.index = self.place.index.saturating_sub(events);
     }
 
+    /// Passes over events while `pass` says so, as far as the cursor knows of them since it was last [ready](Ready::Next).
+    /// True if it has come to one that is not to be passed over.
+    pub(in crate::bus) fn pass_while(&mut self, mut pass: impl FnMut(&T) -> bool) -> bool {
+        let ahead = self.place.ahead();
+        let passed = ahead.iter().take_while(|event| pass(event)).count();
+        let found = passed < ahead.len();
+        self.place.index += passed;
+        found
+    }
+
+    /// The event that the cursor has come to, with its depth. It is done with when the cursor is used again.
+    pub(in crate::bus) fn take_one(&mut self) -> Option<(&T, u8)> {
+        let Place { segment: Some(segment), index, .. } = &mut self.place else {
+            return None;
+        };
+        let event = segment.known().get(*index)?;
+        let (_, depth) = segment.segment().same_depth(*index, 1);
+        *index += 1;
+        Some((event, depth))
+    }
+
     #[inline]
     fn step(&mut self) -> Option<(&Reader<T>, Range<usize>, u8)> {
         if self.place.advance(&self.ring) != Ahead::Events {
@@ -273,15 +310,29 @@ impl<T: Item> Cursor<T> {
         Some((segment, range, depth))
     }
 
+    /// The next poll looks, whatever the last one found.
+    pub(in crate::bus) fn look(&mut self) {
+        self.pace.until = None;
+    }
+
     /// Waits until there is something to read, or nothing more to come. The task of the last call is woken.
     pub(crate) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Ready> {
+        self.poll_ready_or(cx, || false)
+    }
+
+    /// The same, but it is [`Ready::Closed`] also when the reader is called away. Who calls rings the bell after that.
+    pub(in crate::bus) fn poll_ready_or(
+        &mut self,
+        cx: &Context<'_>,
+        called: impl Fn() -> bool,
+    ) -> Poll<Ready> {
         if self.pace.waits() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.tell();
         let Self { ring, seat, place, standing, told, ring_at, pace } = self;
-        let ended = || standing.as_ref().is_some_and(|standing| standing.is_ended());
+        let ended = || called() || standing.as_ref().is_some_and(|standing| standing.is_ended());
         loop {
             // Before looking: what was published before the end is seen first.
             let closed = ring.is_closed();
@@ -311,6 +362,15 @@ impl<T: Item> Cursor<T> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Waits until the reader is called away.
+    pub(in crate::bus) fn poll_called(
+        &mut self,
+        cx: &Context<'_>,
+        called: impl Fn() -> bool,
+    ) -> Poll<()> {
+        self.ring.bell.sleep(&self.seat, cx, called)
     }
 
     /// Lets others know how far it is.

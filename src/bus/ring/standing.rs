@@ -5,7 +5,7 @@ use std::fmt;
 use crossbeam_utils::CachePadded;
 
 use crate::bus::subscribe::Overflow;
-use crate::bus::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::bus::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// A reader as others see it.
 ///
@@ -23,6 +23,8 @@ pub(in crate::bus) struct Standing {
     ended: AtomicBool,
     /// Into which topics it was seen to publish.
     publishes: Mutex<Vec<&'static str>>,
+    /// How many members it has, if it is that of a group.
+    members: Option<AtomicUsize>,
 }
 
 impl Standing {
@@ -34,6 +36,22 @@ impl Standing {
             missed: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             publishes: Mutex::new(Vec::new()),
+            members: None,
+        }
+    }
+
+    /// That of a group, which has no member yet and holds publishers.
+    pub(in crate::bus) fn of_group(name: Box<str>) -> Self {
+        Self { members: Some(AtomicUsize::new(0)), ..Self::new(name, Overflow::Block) }
+    }
+
+    pub(in crate::bus) fn members(&self) -> Option<usize> {
+        self.members.as_ref().map(|members| members.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::bus) fn count_members(&self, count: usize) {
+        if let Some(members) = &self.members {
+            members.store(count, Ordering::Relaxed);
         }
     }
 
@@ -44,7 +62,7 @@ impl Standing {
     /// Says that everything before `sequence` is done with. Release order: what the reader did comes before a publisher's
     /// use of the room.
     #[inline]
-    pub(super) fn move_to(&self, sequence: u64) {
+    pub(in crate::bus) fn move_to(&self, sequence: u64) {
         self.done.store(sequence, Ordering::Release);
     }
 

@@ -7,7 +7,7 @@
 )]
 
 use serde::{Deserialize, Serialize};
-use tidings::{aggregate, projection};
+use tidings::{aggregate, projection, subscriber};
 
 mod shadows {
     pub struct Result;
@@ -37,6 +37,10 @@ mod shadows {
     pub struct Codec;
     pub struct Header;
     pub struct Handlers;
+    pub struct Subscriptions;
+    pub trait EventSubscriber {}
+    pub trait TransientEvent {}
+    pub trait Carried {}
     pub struct InMemory;
     pub const Ok: () = ();
     pub const Err: () = ();
@@ -48,6 +52,8 @@ mod shadows {
     pub const events: () = ();
     pub const header: () = ();
     pub const view: () = ();
+    pub const item: () = ();
+    pub const to: () = ();
     pub const from: () = ();
     pub const query: () = ();
 }
@@ -121,6 +127,29 @@ impl Lamps {
     #[query]
     fn answer(&self, _: IsLit) -> ::core::primitive::bool {
         false
+    }
+}
+
+#[derive(tidings::TransientEvent)]
+enum Signal {
+    Flash(Flash),
+    Dark,
+}
+
+struct Flash;
+
+#[subscriber(name = "watch", publishes(Signal, Lit), overflow = drop_oldest)]
+impl Lamps {
+    #[on]
+    fn subscriptions(&mut self, _: &Flash) {}
+
+    #[on]
+    fn on_with_header(
+        &mut self,
+        _: &Lit,
+        _: &tidings::Header,
+    ) -> ::core::result::Result<(), ::std::fmt::Error> {
+        ::core::result::Result::Ok(())
     }
 }
 

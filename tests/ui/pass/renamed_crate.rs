@@ -48,6 +48,25 @@ impl Lamps {
     }
 }
 
+#[derive(framework::events::TransientEvent)]
+#[event(crate = framework::events)]
+enum Signal {
+    Flash(Flash),
+}
+
+struct Flash;
+
+struct Watch;
+
+#[framework::events::subscriber(name = "watch", publishes(Signal), crate = framework::events)]
+impl Watch {
+    #[on]
+    fn lit(&mut self, _: &Lit) {}
+
+    #[on]
+    fn flash(&mut self, _: &Flash) {}
+}
+
 fn main() {
     use framework::events::Aggregate as _;
 

@@ -1,0 +1,7 @@
+struct Risk;
+
+fn wired(builder: tidings::AppBuilder) -> tidings::AppBuilder {
+    builder.subscriber(Risk)
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+use tidings::TransientEvent;
+
+#[derive(TransientEvent)]
+struct Quote;
+
+#[derive(TransientEvent)]
+enum Market {
+    Quote(Quote),
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+use tidings::TransientEvent;
+
+struct Quote;
+
+#[derive(TransientEvent)]
+enum Market {
+    Quote(Quote),
+}
+
+#[derive(TransientEvent)]
+enum Bourse {
+    Quote(Quote),
+}
+
+fn main() {}
