@@ -28,7 +28,8 @@ use self::settle::Settle;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TransientEvent)]
 struct Tick(u32);
 
-const CAPACITY: u32 = 4;
+/// Segments hold two events then.
+const CAPACITY: u32 = 16;
 
 fn topic() -> (Topic<Tick>, Publisher<Tick>) {
     let topic = Topic::with(TopicOptions::default().capacity(CAPACITY as usize));
@@ -177,7 +178,7 @@ fn a_subscription_that_stops_reading_holds_all_publishers_until_it_reads_on() {
     assert_full(&publisher);
     while slow.next().settled().is_some() {}
     assert_let_go(waiting);
-    assert_eq!(topic.status().published, 7);
+    assert_eq!(topic.status().published, u64::from(CAPACITY) + 3);
 }
 
 #[test]
@@ -187,8 +188,9 @@ fn a_stream_and_an_iterator_let_publishers_go_when_they_read_on() {
     let mut iter = topic.subscribe().iter();
     let waiting = fill(&publisher);
     while stream.next().settled().is_some() {}
-    for _ in 0..CAPACITY {
-        iter.next().expect("events").expect("no log");
+    let mut seen = 0;
+    while seen < CAPACITY as usize {
+        seen += iter.next().expect("events").expect("no log").len();
     }
     assert_let_go(waiting);
 }
@@ -214,13 +216,13 @@ fn publishers_that_wait_on_threads_are_let_go_when_it_reads_on() {
     let mut seen = Vec::new();
     for batch in iter {
         seen.extend(batch.expect("no log").iter().map(|tick| tick.0));
-        if seen.len() == 4 + 300 {
+        if seen.len() == CAPACITY as usize + 300 {
             break;
         }
     }
     threads.into_iter().for_each(|thread| thread.join().expect("a publisher"));
     for thread in 0..3 {
-        let own = seen.iter().skip(4).filter(|tick| *tick / 100 == thread);
+        let own = seen.iter().skip(CAPACITY as usize).filter(|tick| *tick / 100 == thread);
         assert!(own.copied().eq(thread * 100..(thread + 1) * 100));
     }
 }
@@ -254,15 +256,16 @@ fn a_reader_that_goes_half_way_lets_publishers_go_for_as_much() {
     let (topic, publisher) = topic();
     let mut subscription = topic.subscribe().open();
     let mut waiting = fill(&publisher);
-    for _ in 0..3 {
-        // Segments of one: two are done with then.
+    waiting.extend((0..7).map(|n| Waiting::begin(&publisher, 100 + n)));
+    for _ in 0..5 {
+        // Eight events are done with then.
         subscription.next().settled().expect("events").expect("no log");
     }
     assert!(waiting.iter().all(Waiting::is_woken));
     let outcomes: Vec<_> = waiting.iter_mut().map(|w| w.poll().is_some()).collect();
-    assert_eq!(outcomes, [true, true, false]);
+    assert_eq!(outcomes, [[true; 8].as_slice(), &[false; 2]].concat());
     drop(subscription);
-    assert_let_go(waiting.split_off(2));
+    assert_let_go(waiting.split_off(8));
 }
 
 #[test]
@@ -469,7 +472,7 @@ fn a_handle_that_its_own_actor_drops_ends_what_it_receives() {
     impl Subscriber<Tick> for Leaves {
         fn receive(&mut self, tick: &Tick, _: &mut actix::Context<Self>) {
             self.2.push(tick.0);
-            if tick.0 == 1 {
+            if tick.0 == 2 {
                 drop(self.0.take());
             }
         }
@@ -481,7 +484,8 @@ fn a_handle_that_its_own_actor_drops_ends_what_it_receives() {
             Leaves(Some(topic.subscribe().actor::<Leaves, _>(ctx)), Some(received), Vec::new())
         });
         let waiting = fill(&publisher);
-        assert_eq!(receives.await, Ok(vec![0, 1]));
+        // In the middle of a batch.
+        assert_eq!(receives.await, Ok(vec![0, 1, 2]));
         assert_let_go(waiting);
     });
 }

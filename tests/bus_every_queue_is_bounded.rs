@@ -130,6 +130,21 @@ fn a_batch_that_is_held_keeps_its_own_segment_and_nothing_else() {
 }
 
 #[test]
+fn batches_that_are_let_go_are_freed_but_for_a_few_segments() {
+    let world = World::new(64);
+    let mut stream = world.topic.subscribe().drop_oldest().stream();
+    let mut batches = Vec::new();
+    for _ in 0..50 {
+        world.publish(8);
+        batches.push(stream.next().settled());
+    }
+    assert!(world.alive() >= 50 * world.segment());
+    drop((stream, batches));
+    world.publish(8);
+    world.assert_bounded(SPARE);
+}
+
+#[test]
 fn a_subscriber_that_never_reads_costs_a_segment() {
     let world = World::new(64);
     let _readers: Vec<_> = (0..6)

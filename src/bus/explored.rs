@@ -84,7 +84,7 @@ fn a_publisher_that_waits_and_a_reader_that_sleeps_wake_each_other() {
 
 #[test]
 fn two_publishers_that_wait_are_both_let_go() {
-    explore(2, || {
+    explore(1, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().open();
         publishes_at_once(&publisher, [0]);
@@ -117,7 +117,7 @@ fn a_publisher_waits_for_the_slower_of_two_readers() {
 
 #[test]
 fn a_publisher_that_waits_is_let_go_when_the_reader_is_dropped() {
-    explore(2, || {
+    explore(3, || {
         let (topic, publisher) = topic(1);
         let subscription = topic.subscribe().open();
         let publishing = thread::spawn(move || publishes(&publisher, 0..3));
@@ -129,7 +129,7 @@ fn a_publisher_that_waits_is_let_go_when_the_reader_is_dropped() {
 
 #[test]
 fn ending_a_subscription_from_outside_lets_its_publisher_go_and_wakes_its_reader() {
-    explore(2, || {
+    explore(3, || {
         let (topic, publisher) = topic(1);
         let reader = topic.subscribe().begin(None);
         let standing = Arc::clone(&reader.standing);
@@ -150,7 +150,7 @@ fn ending_a_subscription_from_outside_lets_its_publisher_go_and_wakes_its_reader
 
 #[test]
 fn what_is_seen_and_what_is_missed_is_all_there_was() {
-    explore(2, || {
+    explore(3, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().drop_oldest().open();
         let publishing = thread::spawn(move || publishes_at_once(&publisher, 0..5));
@@ -169,7 +169,7 @@ fn what_is_seen_and_what_is_missed_is_all_there_was() {
 
 #[test]
 fn what_is_kept_by_key_is_the_newest_and_comes_once() {
-    explore(2, || {
+    explore(3, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().latest_by(|tick: &Tick| tick.0 % 2).open();
         let publishing = thread::spawn(move || publishes_at_once(&publisher, 1..6));
@@ -187,7 +187,7 @@ fn what_is_kept_by_key_is_the_newest_and_comes_once() {
 
 #[test]
 fn closing_ends_all_who_wait_and_delivers_what_was_published() {
-    explore(2, || {
+    explore(3, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().open();
         let publishing = thread::spawn(move || {

@@ -364,7 +364,7 @@ impl<T: Item> Rows<T> {
     fn step(&mut self) -> (Range<usize>, u8) {
         let from = self.index;
         let ahead = self.events.len().saturating_sub(from);
-        let mut depths = self.depths.iter().skip(from);
+        let mut depths = self.depths.iter().skip(from).take(ahead);
         let (depth, taken) = match depths.next() {
             Some(depth) => (*depth, 1 + depths.take_while(|other| *other == depth).count()),
             None => (0, ahead),

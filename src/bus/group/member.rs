@@ -229,6 +229,7 @@ impl<T: TransientEvent> Member<T> {
         });
         // Not under the lock: the last reader of a segment drops its events.
         if start != place {
+            // Its events have no place in a log.
             self.cursor.seek(start, Position::START);
         }
         self.told = start;
