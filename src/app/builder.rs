@@ -20,7 +20,7 @@ use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
-use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics, Wired};
+use crate::bus::{Bus, ComponentKind, Condition, Declared, Hook, Reference, Routes, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Envelope, EventSet};
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Source, Stopping, Wiring};
@@ -37,6 +37,7 @@ pub struct AppBuilder {
     store: Option<Arc<dyn EventStore>>,
     clock: Arc<dyn Clock>,
     settings: Settings,
+    hooks: Vec<Step>,
     aggregates: Vec<Step>,
     projections: Vec<Step>,
     subscribers: Vec<Step>,
@@ -148,6 +149,7 @@ impl AppBuilder {
                 #[cfg(feature = "sqlite")]
                 views: None,
             },
+            hooks: Vec::new(),
             aggregates: Vec::new(),
             projections: Vec::new(),
             subscribers: Vec::new(),
@@ -286,6 +288,17 @@ impl AppBuilder {
         self
     }
 
+    /// Calls `hook` around publishing and handling on the topic of the events of `S`, after those that were given before. It is
+    /// told in the sequencer's thread what was published; projections are not announced as handlers.
+    pub fn hook<S: EventSet>(mut self, hook: impl Hook<Envelope<S>>) -> Self {
+        let hook = Arc::new(hook);
+        self.hooks.push(Box::new(|building| {
+            building.topics.hook::<S>(hook);
+            Ok(())
+        }));
+        self
+    }
+
     /// In which file table projections keep their views; beside the log unless set, in memory if the log is in memory.
     #[cfg(feature = "sqlite")]
     pub fn views(mut self, path: impl Into<PathBuf>) -> Self {
@@ -348,8 +361,9 @@ impl AppBuilder {
             subscriber_gauges: Vec::new(),
         };
         let started = self
-            .aggregates
+            .hooks
             .into_iter()
+            .chain(self.aggregates)
             .chain(self.projections)
             .chain(self.subscribers)
             .chain(self.queries)

@@ -177,7 +177,8 @@ mod tests {
         };
         for published in [0, 3, 20] {
             let history = Arc::new(history.clone());
-            let topic = Topic::durable("numbers", 8, Position::START, Some(history));
+            let topic =
+                Topic::durable("numbers", 8, Position::START, Some(history), Box::default());
             let subscribe = topic.subscribe().latest_by(|event: &Envelope<u64>| event.event % 2);
             let mut reader = subscribe.begin(None).blocking();
             topic.publish((1..=published).map(&event));

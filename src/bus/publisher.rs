@@ -214,7 +214,7 @@ impl<T: TransientEvent> Publisher<T> {
         }
         match self.topic.ring().publish_one(depth, event) {
             Ok(()) => {
-                self.topic.published(1);
+                self.topic.tell_published(1);
                 Ok(())
             }
             Err((Refusal::Full, event)) => Err(PublishError::Full(event)),
@@ -228,7 +228,7 @@ impl<T: TransientEvent> Publisher<T> {
         }
         let before = events.len();
         let outcome = self.topic.ring().publish_many(depth, events);
-        self.topic.published(before - events.len());
+        self.topic.tell_published(before - events.len());
         outcome.map_err(|refusal| match refusal {
             Refusal::Full => PublishError::Full(()),
             Refusal::Closed => PublishError::Closed(()),

@@ -25,6 +25,7 @@
 //! its way back with [`Cursor::rejoin`] or [`Cursor::skip_to_oldest`].
 
 mod cursor;
+mod pace;
 mod segment;
 mod standing;
 
@@ -427,9 +428,12 @@ pub(super) struct Turn<'a, T> {
 
 impl<T: Item> Turn<'_, T> {
     /// Publishes `events`, in ascending positions, whether or not a reader is behind, and wakes who sleeps.
-    pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) {
+    /// Returns how many they were.
+    pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) -> usize {
+        let before = self.producer.next;
         self.write(0, events.into_iter());
         self.ring.bell.ring();
+        usize::try_from(self.producer.next - before).unwrap_or(usize::MAX)
     }
 
     /// Publishes one event of this depth, otherwise in the same way.

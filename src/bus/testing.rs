@@ -32,7 +32,7 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
     /// # Panics
     /// If `name` cannot be the category of a stream.
     pub fn new(name: &'static str, capacity: usize) -> Self {
-        Self::of(name, Topic::durable(name, capacity, Position::START, None))
+        Self::of(name, Topic::durable(name, capacity, Position::START, None, Box::default()))
     }
 
     /// A topic with a log that was at position `after` when the topic was made.
@@ -52,7 +52,7 @@ impl<E: Send + Sync + 'static> TopicFeed<E> {
         let history = move |after, limit| {
             log(after, limit).map(|(events, through)| HistoryPage { events, through })
         };
-        let topic = Topic::durable(name, capacity, after, Some(Arc::new(history)));
+        let topic = Topic::durable(name, capacity, after, Some(Arc::new(history)), Box::default());
         Self::of(name, topic)
     }
 

@@ -11,6 +11,7 @@ use super::hook::Hook;
 use super::publisher::Publisher;
 use super::ring::{self, Item, Ring, TooOld, Turn};
 use super::subscribe::{Overflow, Subscribe};
+use crate::actor::Panic;
 use crate::event::{Envelope, TransientEvent};
 use crate::stream::Position;
 
@@ -223,7 +224,7 @@ impl<T: TransientEvent> Topic<T> {
     }
 
     #[inline]
-    pub(super) fn published(&self, events: usize) {
+    pub(super) fn tell_published(&self, events: usize) {
         if events > 0 {
             self.0.hooks.iter().for_each(|hook| hook.published(self.0.name, events));
         }
@@ -297,12 +298,13 @@ impl<E: Send + Sync + 'static> Topic<Envelope<E>> {
         capacity: usize,
         after: Position,
         history: Option<History<Envelope<E>>>,
+        hooks: Box<[Arc<dyn Hook<Envelope<E>>>]>,
     ) -> Self {
         Self(Arc::new(Shared {
             name,
             ring: Arc::new(Ring::new(capacity, after)),
             history,
-            hooks: Box::default(),
+            hooks,
             causation_depth: causation::LIMIT,
             publishers: Publishers::default(),
             overflow: Overflow::FromLog,
@@ -311,13 +313,28 @@ impl<E: Send + Sync + 'static> Topic<Envelope<E>> {
 
     /// Publishes `events`, which are durable and ascend in position, and wakes each sleeping reader once.
     pub(crate) fn publish(&self, events: impl IntoIterator<Item = Envelope<E>>) {
-        self.turn().publish(events);
+        let published = self.turn().publish(events);
+        self.published(published);
     }
 
     /// The same for events with the depth of each.
     pub(crate) fn publish_deep(&self, events: impl IntoIterator<Item = (u8, Envelope<E>)>) {
         let mut turn = self.turn();
-        events.into_iter().for_each(|(depth, event)| turn.publish_at(depth, event));
+        let events = events.into_iter().map(|(depth, event)| turn.publish_at(depth, event));
+        let published = events.count();
+        drop(turn);
+        self.published(published);
+    }
+
+    /// Tells the hooks; one that panics keeps nobody from what is committed.
+    fn published(&self, events: usize) {
+        if events == 0 || self.0.hooks.is_empty() {
+            return;
+        }
+        let told = || self.0.hooks.iter().for_each(|hook| hook.published(self.0.name, events));
+        if let Err(panic) = Panic::catch(told) {
+            tracing::error!(topic = self.0.name, panic = &*panic.message, "a hook panicked");
+        }
     }
 
     /// Sends every reader to the log, where alone the events up to position `through` are.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::hook::Hook;
 use super::map::Place;
 use super::topic::{History, HistoryError, HistoryPage, Topic, TopicStatus};
 use crate::actor::Panic;
@@ -20,7 +21,11 @@ pub(crate) struct Topics {
     start: Position,
     capacity: usize,
     topics: HashMap<TypeId, Box<dyn AnyTopic>>,
+    /// The [`Hooks`] of topics that are not made yet.
+    hooks: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
+
+type Hooks<S> = Vec<Arc<dyn Hook<Envelope<S>>>>;
 
 trait AnyTopic: Any + Send + Sync {
     fn place(&self) -> Place;
@@ -69,7 +74,16 @@ impl Topics {
     pub(crate) const CAPACITY: usize = 16_384;
 
     pub(crate) fn new(store: Arc<dyn EventStore>, start: Position, capacity: usize) -> Self {
-        Self { store, start, capacity, topics: HashMap::new() }
+        Self { store, start, capacity, topics: HashMap::new(), hooks: HashMap::new() }
+    }
+
+    /// Gives a hook to the topic of the events of `S`, which is not made yet.
+    pub(crate) fn hook<S: EventSet>(&mut self, hook: Arc<dyn Hook<Envelope<S>>>) {
+        let hooks = self.hooks.entry(TypeId::of::<S>());
+        let hooks = hooks.or_insert_with(|| Box::new(Hooks::<S>::new()));
+        if let Some(hooks) = hooks.downcast_mut::<Hooks<S>>() {
+            hooks.push(hook);
+        }
     }
 
     /// The topic of the events of `S`, made if it does not exist yet.
@@ -78,7 +92,10 @@ impl Topics {
             return topic;
         }
         let history = history(Arc::clone(&self.store));
-        let topic = Topic::durable(S::CATEGORY, self.capacity, self.start, Some(history));
+        let hooks = self.hooks.remove(&TypeId::of::<S>());
+        let hooks = hooks.and_then(|hooks| hooks.downcast::<Hooks<S>>().ok());
+        let hooks = hooks.map_or_else(Box::default, |hooks| hooks.into_boxed_slice());
+        let topic = Topic::durable(S::CATEGORY, self.capacity, self.start, Some(history), hooks);
         self.topics.insert(TypeId::of::<S>(), Box::new(topic.clone()));
         topic
     }

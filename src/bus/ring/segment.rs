@@ -22,22 +22,26 @@
 //! one reader through a mutex took four times as long, since each of its two read-modify-write instructions first waits for
 //! the events written before to reach the other core.
 //!
+//! Each thread that ever gets the bias has a flag of its own for being inside. It may be held up between its first look at
+//! `owner` and its write for so long that another has got the bias meanwhile; with one flag for all it would then say that
+//! the other is not inside.
+//!
 //! ```text
 //!  the biased thread                        anybody else
-//!  inside = true                            lock the mutex
-//!  light barrier                            owner = nobody
-//!  owner still me?                          heavy barrier
-//!    yes: enter ... inside = false          wait while inside
-//!    no:  inside = false, then as others    enter ... unlock
+//!  owner me?                                lock the mutex
+//!  my inside = true                         owner = nobody
+//!  light barrier                            heavy barrier
+//!  owner still me?                          wait while its inside
+//!    yes: enter ... my inside = false       enter ... unlock
+//!    no:  my inside = false, as others
 //! ```
 //!
 //! Invariants:
-//! 4. `owner` changes under the mutex only. It becomes a thread by that thread itself, each time with another `inside`, which
-//!    only that thread ever writes. A thread that took itself for the owner for too long therefore disturbs nobody.
-//! 5. A thread enters without the mutex only if it has set its `inside`, passed a barrier, and still found itself the owner. Who
-//!    enters with the mutex has made `owner` nobody, passed a barrier, and then found the owner's `inside` unset. Of two that
-//!    pass the barriers one sees the other's write, so no two are in.
-//! 6. A thread that is in by its bias and asks again finds `inside` set by itself, and panics.
+//! 4. `owner` changes under the mutex only. It becomes a thread by that thread itself.
+//! 5. A thread enters without the mutex only if it has set its `inside`, passed a barrier, and still found itself the owner.
+//!    Who enters with the mutex has made `owner` nobody, passed a barrier, and then found that owner's `inside` unset. Of two
+//!    that pass the barriers one sees the other's write, so no two are in.
+//! 6. A thread that is in by its bias and asks again finds its `inside` set, by itself alone, and panics.
 
 #![expect(unsafe_code, reason = "see the figures above")]
 
@@ -276,10 +280,10 @@ impl<T> Drop for Writer<T> {
 
 /// A lock for one thread most of the time.
 pub(super) struct Turns<T> {
-    /// The thread that enters without the mutex, and the number of its `inside`; zero for nobody.
+    /// The thread that enters without the mutex, and its place among those that ever did; zero for nobody.
     owner: AtomicU64,
-    /// Whether the owner is in.
-    inside: [AtomicBool; GIFTS],
+    /// Whether the thread of each place is in by its bias. It alone sets it.
+    inside: [AtomicBool; PLACES],
     mutex: Mutex<Bias>,
     value: UnsafeCell<T>,
 }
@@ -293,30 +297,43 @@ struct Bias {
     last: u64,
     /// How many turns it had in a row.
     row: u32,
-    /// How often the bias was given.
-    given: usize,
+    /// After how many in a row a thread gets the bias. Each time that it has to be taken back it doubles, so that threads
+    /// that take turns in long rows pay for it ever more seldom.
+    needed: u32,
+    /// The threads that ever got it, each at its place; zero where the place is free.
+    places: [u64; PLACES],
 }
 
-/// How often the bias is given at most. A lock that so many threads want for themselves is none for one thread.
-const GIFTS: usize = 8;
+/// How many threads may get the bias of one lock, in its life. A thread needs a row that is twice as long with each that had
+/// it before.
+const PLACES: usize = 8;
 
-/// After how many turns in a row a thread gets the bias: enough to pay for taking it back, and twice as many each time.
-const ROW: u32 = if cfg!(tidings_loom) { 1 } else { 256 };
+impl Bias {
+    /// What `owner` is for the thread that had the last turn, if there is a place for it.
+    fn owner(&mut self) -> Option<u64> {
+        let Self { last, places, .. } = self;
+        let place = places.iter().position(|known| known == last || *known == 0)?;
+        *places.get_mut(place)? = *last;
+        Some(*last * PLACES as u64 + place as u64)
+    }
+}
 
-/// An owner's number of `inside` stands above its token.
-const TOKEN_BITS: u32 = 56;
+/// After how many turns in a row a thread first gets the bias: enough to pay for taking it back. At once where interleavings
+/// are explored, which cannot be long.
+const ROW: u32 = if cfg!(tidings_loom) { 0 } else { 256 };
 
 /// The lock, held.
 pub(super) struct Turn<'a, T> {
     turns: &'a Turns<T>,
-    way: Way<'a>,
+    entered: Entered<'a>,
+    /// A mutex's guard is not `Send`, and neither is this one without it.
     _stays: PhantomData<*const ()>,
 }
 
-/// By what a thread is in. Neither may be left by another thread.
-enum Way<'a> {
-    Bias(&'a AtomicBool),
-    Mutex(MutexGuard<'a, Bias>),
+enum Entered<'a> {
+    /// The thread has the bias; this is its flag.
+    ByBias(&'a AtomicBool),
+    ByMutex(MutexGuard<'a, Bias>),
 }
 
 impl<T> Turns<T> {
@@ -324,7 +341,7 @@ impl<T> Turns<T> {
         Self {
             owner: AtomicU64::new(0),
             inside: std::array::from_fn(|_| AtomicBool::new(false)),
-            mutex: Mutex::new(Bias { last: 0, row: 0, given: 0 }),
+            mutex: Mutex::new(Bias { last: 0, row: 0, needed: ROW, places: [0; PLACES] }),
             value: UnsafeCell::new(value),
         }
     }
@@ -337,9 +354,8 @@ impl<T> Turns<T> {
     pub(super) fn enter(&self) -> Turn<'_, T> {
         let me = thread_token();
         let owner = self.owner.load(Ordering::Relaxed);
-        if owner & ((1 << TOKEN_BITS) - 1) == me
-            && let Some(inside) = self.inside_of(owner)
-        {
+        if owner / PLACES as u64 == me {
+            let inside = self.inside(owner);
             assert!(
                 !inside.load(Ordering::Relaxed),
                 "an event that is dropped or compared must not publish into its own topic"
@@ -348,16 +364,11 @@ impl<T> Turns<T> {
             barrier::light();
             // Acquire: what this thread does inside comes after this look.
             if self.owner.load(Ordering::Acquire) == owner {
-                return Turn { turns: self, way: Way::Bias(inside), _stays: PhantomData };
+                return Turn { turns: self, entered: Entered::ByBias(inside), _stays: PhantomData };
             }
             inside.store(false, Ordering::Release);
         }
         self.enter_with_mutex(me)
-    }
-
-    #[inline]
-    fn inside_of(&self, owner: u64) -> Option<&AtomicBool> {
-        usize::try_from(owner >> TOKEN_BITS).ok().and_then(|number| self.inside.get(number))
     }
 
     #[cold]
@@ -366,9 +377,10 @@ impl<T> Turns<T> {
         let owner = self.owner.load(Ordering::Relaxed);
         if owner != 0 {
             self.owner.store(0, Ordering::Relaxed);
+            bias.needed = bias.needed.saturating_mul(2);
             barrier::heavy();
             // Acquire: what the thread did inside comes before what is done here.
-            while self.inside_of(owner).is_some_and(|inside| inside.load(Ordering::Acquire)) {
+            while self.inside(owner).load(Ordering::Acquire) {
                 yield_now();
             }
         }
@@ -377,21 +389,27 @@ impl<T> Turns<T> {
         } else {
             (bias.last, bias.row) = (me, 0);
         }
-        Turn { turns: self, way: Way::Mutex(bias), _stays: PhantomData }
+        Turn { turns: self, entered: Entered::ByMutex(bias), _stays: PhantomData }
+    }
+
+    /// Whether the thread that `owner` names is in.
+    #[inline]
+    fn inside(&self, owner: u64) -> &AtomicBool {
+        #[expect(clippy::indexing_slicing, reason = "a remainder is smaller than what divides")]
+        &self.inside[owner as usize % PLACES]
     }
 }
 
 impl<T> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        match &mut self.way {
-            Way::Bias(inside) => inside.store(false, Ordering::Release),
-            Way::Mutex(bias) if bias.given < GIFTS && bias.row >> bias.given >= ROW => {
-                let owner = (bias.given as u64) << TOKEN_BITS | bias.last;
-                bias.given += 1;
-                self.turns.owner.store(owner, Ordering::Relaxed);
-            }
-            Way::Mutex(_) => {}
+        match &mut self.entered {
+            Entered::ByBias(inside) => inside.store(false, Ordering::Release),
+            Entered::ByMutex(bias) if bias.row >= bias.needed => match bias.owner() {
+                Some(owner) => self.turns.owner.store(owner, Ordering::Relaxed),
+                None => bias.needed = u32::MAX,
+            },
+            Entered::ByMutex(_) => {}
         }
     }
 }
@@ -422,9 +440,8 @@ impl<T> fmt::Debug for Turns<T> {
 
 impl<T> fmt::Debug for Turn<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn")
-            .field("biased", &matches!(self.way, Way::Bias(_)))
-            .finish_non_exhaustive()
+        let biased = matches!(self.entered, Entered::ByBias(_));
+        f.debug_struct("Turn").field("biased", &biased).finish_non_exhaustive()
     }
 }
 
@@ -458,7 +475,6 @@ impl<T> fmt::Debug for Writer<T> {
 /// Small enough for Miri, which explores orders of threads and of memory:
 /// `MIRIFLAGS=-Zmiri-many-seeds cargo +nightly miri test --lib segment`.
 #[cfg(test)]
-#[cfg(not(tidings_loom))]
 mod tests {
     use std::thread;
 
@@ -534,62 +550,47 @@ mod tests {
     }
 }
 
-/// See [`explored`](crate::bus::explored) for how to run it.
+/// Run with `RUSTFLAGS="--cfg tidings_loom" cargo test --release --lib bus`.
 #[cfg(test)]
 #[cfg(tidings_loom)]
 mod explored {
-    use std::sync::Arc;
-
     use loom::cell::UnsafeCell;
     use loom::thread;
 
     use super::*;
 
-    /// loom reports two that are in at once, and one that does not see what another has done.
-    fn count(turns: &Turns<UnsafeCell<usize>>, times: usize) {
-        for _ in 0..times {
-            let turn = turns.enter();
-            // SAFETY: the turn is exclusive, which is what loom checks.
-            turn.with_mut(|count| unsafe { *count += 1 });
-        }
-    }
-
-    /// `first` have as many turns each, at the same time, after the main thread has perhaps got the bias.
-    fn turns_are_exclusive(main: usize, others: &'static [usize]) {
+    /// Threads take so many turns each; loom reports two that are in at once, and what one does not see of the other.
+    fn turns_are_taken_one_at_a_time(turns_of_each: &'static [usize]) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.check(move || {
             let turns = Arc::new(Turns::new(UnsafeCell::new(0)));
-            count(&turns, main);
-            let threads: Vec<_> = others
+            let take = |turns: &Turns<UnsafeCell<usize>>| {
+                let turn = turns.enter();
+                // SAFETY: loom looks whether anybody else is there, which is what this is for.
+                turn.with_mut(|taken| unsafe { *taken += 1 });
+            };
+            let threads: Vec<_> = turns_of_each
                 .iter()
-                .map(|times| {
+                .map(|own| {
                     let turns = Arc::clone(&turns);
-                    thread::spawn(move || count(&turns, *times))
+                    thread::spawn(move || (0..*own).for_each(|_| take(&turns)))
                 })
                 .collect();
-            count(&turns, 1);
-            for thread in threads {
-                thread.join().expect("a thread panicked");
-            }
-            let expected = main + 1 + others.iter().sum::<usize>();
-            // SAFETY: as above.
-            turns.enter().with(|count| assert_eq!(unsafe { *count }, expected));
+            threads.into_iter().for_each(|thread| thread.join().expect("a thread"));
+            let all = turns.enter();
+            // SAFETY: nobody else is left.
+            all.with(|taken| assert_eq!(unsafe { *taken }, turns_of_each.iter().sum::<usize>()));
         });
     }
 
     #[test]
-    fn a_bias_that_is_taken_back_lets_in_one_at_a_time() {
-        turns_are_exclusive(2, &[1]);
+    fn two_threads_that_take_the_bias_from_each_other_take_turns() {
+        turns_are_taken_one_at_a_time(&[3, 2]);
     }
 
     #[test]
-    fn a_bias_that_moves_on_lets_in_one_at_a_time() {
-        turns_are_exclusive(2, &[4]);
-    }
-
-    #[test]
-    fn a_bias_that_two_take_back_lets_in_one_at_a_time() {
-        turns_are_exclusive(2, &[1, 1]);
+    fn three_threads_that_take_the_bias_from_each_other_take_turns() {
+        turns_are_taken_one_at_a_time(&[2, 1, 1]);
     }
 }
