@@ -84,7 +84,7 @@ fn a_publisher_that_waits_and_a_reader_that_sleeps_wake_each_other() {
 
 #[test]
 fn two_publishers_that_wait_are_both_let_go() {
-    explore(1, || {
+    explore(2, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().open();
         publishes_at_once(&publisher, [0]);
@@ -150,7 +150,7 @@ fn ending_a_subscription_from_outside_lets_its_publisher_go_and_wakes_its_reader
 
 #[test]
 fn what_is_seen_and_what_is_missed_is_all_there_was() {
-    explore(3, || {
+    explore(2, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().drop_oldest().open();
         let publishing = thread::spawn(move || publishes_at_once(&publisher, 0..5));
@@ -169,7 +169,7 @@ fn what_is_seen_and_what_is_missed_is_all_there_was() {
 
 #[test]
 fn what_is_kept_by_key_is_the_newest_and_comes_once() {
-    explore(3, || {
+    explore(2, || {
         let (topic, publisher) = topic(1);
         let mut subscription = topic.subscribe().latest_by(|tick: &Tick| tick.0 % 2).open();
         let publishing = thread::spawn(move || publishes_at_once(&publisher, 1..6));
