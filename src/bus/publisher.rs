@@ -18,7 +18,8 @@ use crate::event::TransientEvent;
 ///
 /// # Publishing in a handler
 /// A handler that publishes into the topic that it subscribes to, or into one whose subscribers wait for it, must not wait
-/// for room on its own thread: use [`try_publish`](Self::try_publish), or wait in a task of its own.
+/// for room on its own thread: use [`try_publish`](Self::try_publish), or wait in a task of its own. A publisher that waits is
+/// told when a reader has made half a capacity of room or has nothing left to read, so a handler must not wait for one either.
 ///
 /// An event that is published in a handler is one deeper than the event that is handled. At the depth that the topic allows
 /// (64 unless set), a circle of handlers that cause one another is cut: the event is refused as [`PublishError::TooDeep`].

@@ -200,13 +200,12 @@ impl<T: Item> Ring<T> {
     /// Publishes one event of this depth.
     #[inline]
     pub(super) fn publish_one(&self, depth: u8, event: T) -> Result<(), (Refusal, T)> {
+        let _bell = Rings(&self.bell);
         let mut turn = self.publisher();
         if let Err(refusal) = turn.admit(1) {
             return Err((refusal, event));
         }
         turn.write(depth, std::iter::once(event));
-        drop(turn);
-        self.bell.ring();
         Ok(())
     }
 
@@ -215,12 +214,12 @@ impl<T: Item> Ring<T> {
         if events.is_empty() {
             return if self.is_closed() { Err(Refusal::Closed) } else { Ok(()) };
         }
+        let _bell = Rings(&self.bell);
         let mut turn = self.publisher();
         let room = turn.admit(events.len() as u64)?;
         let fitting = usize::try_from(room).unwrap_or(usize::MAX).min(events.len());
         turn.write(depth, events.drain(..fitting));
         drop(turn);
-        self.bell.ring();
         if events.is_empty() { Ok(()) } else { Err(Refusal::Full) }
     }
 
@@ -419,6 +418,17 @@ impl<T: Item> Window<T> {
     }
 }
 
+/// Rings when it is dropped: also when the drop of an event of old, or the iterator that makes the new ones, panics after some
+/// were written.
+struct Rings<'a>(&'a Doorbell);
+
+impl Drop for Rings<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.ring();
+    }
+}
+
 /// The right to publish into a ring, one at a time.
 #[derive(Debug)]
 pub(super) struct Turn<'a, T> {
@@ -430,16 +440,16 @@ impl<T: Item> Turn<'_, T> {
     /// Publishes `events`, in ascending positions, whether or not a reader is behind, and wakes who sleeps.
     /// Returns how many they were.
     pub(super) fn publish(&mut self, events: impl IntoIterator<Item = T>) -> usize {
+        let _bell = Rings(&self.ring.bell);
         let before = self.producer.next;
         self.write(0, events.into_iter());
-        self.ring.bell.ring();
         usize::try_from(self.producer.next - before).unwrap_or(usize::MAX)
     }
 
     /// Publishes one event of this depth, otherwise in the same way.
     pub(super) fn publish_at(&mut self, depth: u8, event: T) {
+        let _bell = Rings(&self.ring.bell);
         self.write(depth, std::iter::once(event));
-        self.ring.bell.ring();
     }
 
     /// Writes events and lets the readers see them; they are still to be woken.
