@@ -227,10 +227,13 @@ impl App {
     /// Ends the app in order: takes no more commands, answers those that it has, closes all topics, lets the projections and
     /// the subscribers come level, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
     ///
+    /// What a subscriber publishes while it comes level is refused, since the topics are closed: where one feeds another, let the
+    /// sources become quiet first. A subscriber that had stopped before is no error here; the status names it.
+    ///
     /// The log's file stays open, and locked, until the last clone of the app is dropped.
     ///
     /// # Errors
-    /// [`ShutdownError`] if something did not end within `deadline`, or ended with a panic. What is committed is safe all the
+    /// [`ShutdownError`] if something did not end within `deadline`, with a second of grace for what is cut off then, or ended with a panic. What is committed is safe all the
     /// same, and a projection that was cut off resumes from its checkpoint.
     ///
     /// # Cancel safety

@@ -45,7 +45,8 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a transient event",
     label = "not a transient event",
-    note = "add `#[derive(TransientEvent)]` to the type"
+    note = "add `#[derive(TransientEvent)]` to the type",
+    note = "a part of an enum of events travels on the topic of the enum: use that, and `batch.of::<{Self}>()`"
 )]
 pub trait TransientEvent: Send + Sync + 'static {
     /// The name of its topic.

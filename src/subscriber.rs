@@ -41,6 +41,22 @@ use crate::projection::HandlerOutcome;
 
 /// Handlers by event type, from any number of topics.
 ///
+/// It hears what is published while the app runs, and keeps no checkpoint: what is committed while it is down, or after it has
+/// stopped, it never hears. For effects that must not be lost, fold a [projection](crate::Projection), or resume a
+/// [subscription](crate::Subscribe::after).
+///
+/// # A handler that fails
+/// An error or a panic stops this subscriber for good, and shows in the status and on the map. So a passing error, such as a
+/// topic that is full, is better handled than returned.
+///
+/// # Publishing and sending
+/// Handlers are not asynchronous: publish with [`try_publish`](crate::Publisher::try_publish), and send commands with
+/// [`Sending::begin`](crate::Sending::begin). Several subscribers share a thread, so one that blocks may wait for ever for another.
+///
+/// # The end
+/// When the app shuts down, its topics are closed and the subscriber handles what was published before. What it publishes
+/// itself from then on is refused: where one subscriber feeds another, let the sources become quiet first.
+///
 /// Write one with `#[subscriber]`, or by hand:
 ///
 /// ```
@@ -59,10 +75,9 @@ use crate::projection::HandlerOutcome;
 ///     const NAME: &'static str = "risk";
 ///     fn subscriptions(to: &mut Subscriptions<Self>) {
 ///         to.on(|risk: &mut Self, quote: &Quote| {
-///             if quote.cents > 100 {
-///                 risk.alerts.try_publish(Alert)?;
+///             if quote.cents > 100 && risk.alerts.try_publish(Alert).is_err() {
+///                 eprintln!("an alert was not shown"); // an error returned here would stop the subscriber
 ///             }
-///             Ok::<_, tidings::PublishError<Alert>>(())
 ///         });
 ///         to.publishes::<Alert>();
 ///     }

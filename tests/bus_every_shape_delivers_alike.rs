@@ -488,3 +488,20 @@ fn hooks_are_told_what_an_actor_has_received_when_it_waits_or_leaves_in_between(
         assert_eq!(handled.sum::<usize>(), if leaves { 1 } else { 5 });
     }
 }
+
+#[test]
+fn a_thread_that_waits_for_events_is_ended_by_the_handle_of_its_subscription() {
+    let topic = Topic::<Tick>::new();
+    let events = topic.subscribe().named("thread").iter();
+    let handle = events.handle();
+    let thread =
+        std::thread::spawn(move || events.map(|batch| batch.unwrap().len()).sum::<usize>());
+    topic.publisher("clock").try_publish(Tick(0)).unwrap();
+    // It has read the event and sleeps, or is about to.
+    while topic.status().subscriptions[0].lag > 0 {
+        std::thread::yield_now();
+    }
+    drop(handle);
+    assert_eq!(thread.join().unwrap(), 1);
+    assert_eq!(topic.status().subscriptions, []);
+}

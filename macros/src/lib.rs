@@ -346,10 +346,14 @@ pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 ///     #[on]
 ///     fn deposited(&mut self, event: &Deposited, header: &Header) -> Result<(), PublishError<Alert>> {
-///         if event.cents > self.limit {
-///             self.alerts.try_publish(Alert { account: header.stream.id().to_owned() })?;
+///         if event.cents <= self.limit {
+///             return Ok(());
 ///         }
-///         Ok(())
+///         match self.alerts.try_publish(Alert { account: header.stream.id().to_owned() }) {
+///             // Nobody looks at the alerts; an error would stop the subscriber.
+///             Err(PublishError::Full(_)) => Ok(()),
+///             outcome => outcome,
+///         }
 ///     }
 /// }
 /// ```

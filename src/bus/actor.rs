@@ -115,9 +115,9 @@ where
     }
 }
 
-/// Holds the subscription of an actor; dropping it unsubscribes.
+/// Holds a subscription from outside; dropping it unsubscribes.
 ///
-/// Then the actor receives nothing more, apart from the batch that it is handling; publishers do not even wait for that.
+/// Then an actor receives nothing more, and a loop, stream or iterator ends, apart from the batch that it is handling; publishers do not even wait for that.
 #[must_use = "dropping the handle unsubscribes; `detach` it to let the subscription live as long as its actor"]
 pub struct SubscriptionHandle(pub(super) Option<Arc<dyn End>>);
 
@@ -160,6 +160,14 @@ impl<T: Item> End for Held<T> {
     }
 }
 
+impl SubscriptionHandle {
+    /// Holds the subscription of `reader`.
+    pub(super) fn of<T: Item>(reader: &Reader<T>) -> Self {
+        let (ring, standing) = (Arc::clone(reader.topic.ring()), Arc::clone(&reader.standing));
+        Self(Some(Arc::new(Held { ring, standing })))
+    }
+}
+
 impl<T: Item> Subscribe<T> {
     /// Begins, for an actor that receives one event at a time, from within its own context, as in `started`.
     ///
@@ -188,8 +196,7 @@ impl<T: Item> Subscribe<T> {
     {
         let reader = self.begin(Some(short_name::<A>()));
         let standing = Arc::clone(&reader.standing);
-        let handle =
-            Held { ring: Arc::clone(reader.topic.ring()), standing: Arc::clone(&standing) };
+        let handle = SubscriptionHandle::of(&reader);
         let delivery = Delivery::<T, S> {
             reader: Some(reader),
             handler: Some(Arc::clone(&standing)),
@@ -197,7 +204,7 @@ impl<T: Item> Subscribe<T> {
             shape: PhantomData,
         };
         ctx.spawn(delivery);
-        SubscriptionHandle(Some(Arc::new(handle)))
+        handle
     }
 }
 

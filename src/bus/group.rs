@@ -207,7 +207,7 @@ impl<T: TransientEvent> Group<T> {
     }
 
     /// A new member. Some keys are its own from now on: those that no other has at once, those of others when these have done
-    /// with what they have in hand.
+    /// with what they have in hand and ask for more. A member that does not ask keeps its keys waiting.
     pub fn join(&self) -> Member<T> {
         Member::new(&self.0)
     }

@@ -21,8 +21,13 @@ use crate::event::TransientEvent;
 /// for room on its own thread: use [`try_publish`](Self::try_publish), or wait in a task of its own. A publisher that waits is
 /// told when a reader has made half a capacity of room or has nothing left to read, so a handler must not wait for one either.
 ///
+/// # Circles
 /// An event that is published in a handler is one deeper than the event that is handled. At the depth that the topic allows
 /// (64 unless set), a circle of handlers that cause one another is cut: the event is refused as [`PublishError::TooDeep`].
+///
+/// A handler is what the bus calls: `receive` of an actor, an `#[on]` method of a subscriber, the closure of a `for_each`, also while
+/// it awaits. A loop over [`next`](crate::Subscription::next), a stream or an iterator is none, and neither is what a handler spawns
+/// or gives to `ctx.wait`: what is published there begins anew.
 ///
 /// # Examples
 /// ```

@@ -69,8 +69,8 @@ impl<T: Item> Subscribe<T> {
         self
     }
 
-    /// When it falls behind, goes on with the oldest event that the topic retains. The next batch says exactly
-    /// [how many were missed](Batch::missed). Nobody waits for it.
+    /// When it falls behind, goes on with the oldest event that the topic retains, after the rest of the batch in whose middle it
+    /// was overtaken. The batch after the gap says exactly [how many were missed](Batch::missed). Nobody waits for it.
     ///
     /// The number is too great by some hundred after a durable topic met an event that it could not decode, which sends all
     /// readers to the log.
@@ -114,6 +114,9 @@ impl<T: Item> Subscribe<T> {
 
     /// Begins, and calls `handle` with each batch while the future that this returns is polled, until the topic is closed and
     /// all was handled. The next batch is not asked for before the last call is done.
+    ///
+    /// To let it run by itself, spawn the future: `tokio::spawn(topic.subscribe().for_each(async move |batch| …))`, with a closure that
+    /// owns what it uses.
     ///
     /// # Errors
     /// As [`Subscription::next`].

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
+use super::actor::SubscriptionHandle;
 use super::batch::{Batch, SharedBatch};
 use super::causation::{self, Within};
 use super::reader::{Next, Reader};
@@ -80,6 +81,11 @@ pub struct Subscription<T: Item> {
 impl<T: Item> Subscription<T> {
     pub(super) fn new(reader: Reader<T>) -> Self {
         Self { reader }
+    }
+
+    /// A handle that ends the subscription from elsewhere when it is dropped; one that sleeps wakes up, and ends.
+    pub fn handle(&self) -> SubscriptionHandle {
+        SubscriptionHandle::of(&self.reader)
     }
 
     /// Waits for the next events, in order and by reference; `None` when the topic is closed and all were delivered.
@@ -170,6 +176,11 @@ impl<T: Item> EventStream<T> {
     pub(super) fn new(reader: Reader<T>) -> Self {
         Self { reader, ended: false }
     }
+
+    /// A handle that ends the subscription from elsewhere when it is dropped; one that sleeps wakes up, and ends.
+    pub fn handle(&self) -> SubscriptionHandle {
+        SubscriptionHandle::of(&self.reader)
+    }
 }
 
 // Nothing in it is pinned, whatever the events are.
@@ -219,6 +230,11 @@ pub struct EventIter<T: Item> {
 impl<T: Item> EventIter<T> {
     pub(super) fn new(reader: Reader<T>) -> Self {
         Self { reader, ended: false }
+    }
+
+    /// A handle that ends the subscription from elsewhere when it is dropped; one that sleeps wakes up, and ends.
+    pub fn handle(&self) -> SubscriptionHandle {
+        SubscriptionHandle::of(&self.reader)
     }
 }
 

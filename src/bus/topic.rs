@@ -45,6 +45,17 @@ const CAPACITY: usize = 4_096;
 /// `Topic<Envelope<AccountEvent>>` belongs to an app, which alone publishes into it what it has committed; see
 /// [`App::topic`](crate::App::topic). Cloning the handle is cheap; all clones are the same topic.
 ///
+/// # Order
+/// A subscriber sees the events in the order in which they were published, each once; those of one publisher in the order of its
+/// calls.
+///
+/// # Falling behind
+/// Each subscription says what happens then ([`Overflow`]). Publishers wait for one of a transient topic unless it says
+/// otherwise, and never for one of a durable topic.
+///
+/// # The end
+/// A transient topic ends when it is [closed](Self::close), not when its publishers are dropped: others may come.
+///
 /// # Examples
 /// ```
 /// use tidings::{Topic, TransientEvent};
@@ -91,7 +102,7 @@ pub struct TopicOptions<T> {
 
 impl<T> TopicOptions<T> {
     /// How many events a publisher may be ahead of a subscription that blocks, and how many at least are retained for those
-    /// that do not, from 1; 4,096 unless set.
+    /// that do not, from 1; 4,096 unless set. A batch has an eighth of it at most, and never more than 128 events.
     pub fn capacity(mut self, events: usize) -> Self {
         self.capacity = events.max(1);
         self
@@ -164,7 +175,7 @@ pub struct SubscriptionStatus {
     pub overflow: Overflow,
     /// How many of the topic's events it is not done with yet.
     pub lag: u64,
-    /// How many events it has missed.
+    /// How many events it has missed, or will find to be gone when it reads on; exact once it has.
     pub missed: u64,
     /// Into which topics it was seen to publish while it handled events.
     pub publishes: Vec<&'static str>,
@@ -251,6 +262,7 @@ impl<T: Item> Topic<T> {
         let ring = &self.0.ring;
         let extent = ring.extent();
         let subscriptions = ring.standings();
+        let oldest = extent.published.saturating_sub(extent.retained as u64);
         TopicStatus {
             name: self.0.name,
             subscribers: ring.bell.readers(),
@@ -268,7 +280,13 @@ impl<T: Item> Topic<T> {
                     name: standing.name.clone(),
                     overflow: standing.overflow,
                     lag: extent.published.saturating_sub(standing.done()),
-                    missed: standing.missed(),
+                    missed: match standing.overflow {
+                        // What it will find to be gone counts already.
+                        Overflow::DropOldest => {
+                            standing.missed() + oldest.saturating_sub(standing.done())
+                        }
+                        _ => standing.missed(),
+                    },
                     publishes: standing.published_into(),
                     members: standing.members(),
                 })

@@ -475,6 +475,7 @@ impl<T> fmt::Debug for Writer<T> {
 /// Small enough for Miri, which explores orders of threads and of memory:
 /// `MIRIFLAGS=-Zmiri-many-seeds cargo +nightly miri test --lib segment`.
 #[cfg(test)]
+#[cfg(not(tidings_loom))]
 mod tests {
     use std::thread;
 
