@@ -282,6 +282,11 @@ impl<T: Item> Ring<T> {
         }
     }
 
+    /// The position of the newest event that was published, or that is only in the log.
+    pub(super) fn head(&self) -> Position {
+        self.window.lock().head()
+    }
+
     /// Each reader that is known by name.
     pub(super) fn standings(&self) -> Vec<Arc<Standing>> {
         let readers = self.readers.lock();
