@@ -255,6 +255,28 @@ fn what_a_publisher_folds_for_a_slow_subscription_by_key_keeps_its_depth() {
 }
 
 #[test]
+fn a_member_whose_closure_publishes_before_it_returns_its_future_is_followed() {
+    let topic = Topic::<Ping>::with(TopicOptions::default().causation_depth(3));
+    let publisher = topic.publisher("itself");
+    let depths = RefCell::new(Vec::new());
+    let group = topic.group("members", |_: &Ping| 0);
+    publisher.try_publish(Hop).expect("there is room");
+    let mut each = Box::pin(group.join().for_each(|_: &Ping| {
+        let outcome = publisher.try_publish(Hop);
+        if let Err(PublishError::TooDeep { depth, .. }) = &outcome {
+            depths.borrow_mut().push(*depth);
+        }
+        if outcome.is_err() || topic.status().published > 9 {
+            topic.close();
+        }
+        ready(())
+    }));
+    each.as_mut().settled();
+    drop(each);
+    assert_eq!((topic.status().published, depths.into_inner()), (3, vec![3]));
+}
+
+#[test]
 fn what_runs_around_a_handler_has_its_own_depth_again_behind_it() {
     let topic = Topic::<Ping>::with(TopicOptions::default().causation_depth(1));
     let other = Topic::<Pong>::with(TopicOptions::default().causation_depth(1));

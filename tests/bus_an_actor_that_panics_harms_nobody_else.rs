@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Running,
+};
 use tidings::testing::TopicFeed;
 use tidings::{
-    Batch, BatchSubscriber, Envelope, Position, SubscriptionError, SubscriptionHandle, Topic,
+    Batch, BatchSubscriber, Delivery, Envelope, Hook, Position, Subscriber, SubscriptionError,
+    SubscriptionHandle, Topic, TopicOptions, TransientEvent,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -287,4 +290,68 @@ fn an_actor_whose_log_fails_is_told_and_by_default_stops() {
         assert_eq!(hear(&mut told).await, Some(Told::Stopped));
         assert_eq!(feed.topic().status().subscribers, 0);
     });
+}
+
+#[derive(TransientEvent)]
+struct Tick(u64);
+
+/// Panics before or after an event is handled.
+struct Rude {
+    before: bool,
+}
+
+impl Hook<Tick> for Rude {
+    fn handling(&self, _: &Delivery<'_>, _: &[Tick]) {
+        assert!(!self.before, "as asked");
+    }
+
+    fn handled(&self, _: &Delivery<'_>, _: Duration) {
+        assert!(self.before, "as asked");
+    }
+}
+
+/// Does not want to stop, so that actix polls what it has spawned while a panic unwinds.
+struct Stubborn {
+    topic: Topic<Tick>,
+    in_group: bool,
+}
+
+impl Actor for Stubborn {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let subscription = if self.in_group {
+            self.topic.group("stubborn", |tick: &Tick| tick.0).actor(ctx)
+        } else {
+            self.topic.subscribe().actor(ctx)
+        };
+        subscription.detach();
+    }
+
+    fn stopping(&mut self, _: &mut Context<Self>) -> Running {
+        Running::Continue
+    }
+}
+
+impl Subscriber<Tick> for Stubborn {
+    fn receive(&mut self, _: &Tick, _: &mut Context<Self>) {}
+}
+
+#[test]
+fn a_hook_that_panics_ends_the_actor_and_not_the_process() {
+    for (before, in_group) in [(true, false), (false, false), (true, true), (false, true)] {
+        let topic = Topic::with(TopicOptions::default().hook(Rude { before }));
+        run(async {
+            Stubborn { topic: topic.clone(), in_group }.start();
+            while topic.status().subscribers == 0 {
+                tokio::task::yield_now().await;
+            }
+            // More than one batch: what comes after the panic must not be handed over.
+            let mut ticks: Vec<_> = (0..1_000).map(Tick).collect();
+            topic.publisher("clock").publish_batch(&mut ticks).await.expect("there is room");
+            while topic.status().subscribers > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }

@@ -228,3 +228,29 @@ fn a_capacity_without_bound_is_one() {
     }
     assert!(read(&mut subscription).into_iter().eq(0..10_000));
 }
+
+/// Panics when it is dropped, if it is the second.
+#[derive(TransientEvent)]
+struct Vengeful(u32);
+
+impl Drop for Vengeful {
+    fn drop(&mut self) {
+        assert_ne!(self.0, 2, "as asked");
+    }
+}
+
+#[test]
+fn an_old_event_whose_drop_panics_keeps_no_new_one_out() {
+    let topic = Topic::with(TopicOptions::default().capacity(2));
+    let publisher = topic.publisher("test");
+    let mut subscription = topic.subscribe().open();
+    let mut seen = Vec::new();
+    for first in (1..=9).step_by(2) {
+        let mut events = vec![Vengeful(first), Vengeful(first + 1)];
+        publisher.try_publish_batch(&mut events).expect("there is room");
+        while let Ok(Some(batch)) = subscription.try_next() {
+            seen.extend(batch.iter().map(|event| event.0));
+        }
+    }
+    assert_eq!(seen, (1..=10).collect::<Vec<_>>());
+}

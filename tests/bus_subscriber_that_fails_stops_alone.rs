@@ -3,7 +3,9 @@
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use tidings::{App, Bus, ConsumerState, Memory, TopicOptions, TransientEvent, subscriber};
+use tidings::{
+    App, Bus, ConsumerState, Delivery, Hook, Memory, TopicOptions, TransientEvent, subscriber,
+};
 
 #[derive(TransientEvent)]
 struct Tick(u64);
@@ -101,4 +103,43 @@ async fn an_error_and_a_panic_stop_their_subscribers_alone_and_are_shown() {
     let troubles: Vec<_> =
         map.components.iter().filter_map(|part| part.trouble.as_deref()).collect();
     assert_eq!(troubles, [failed, panicked]);
+}
+
+/// Panics before or after an event is handled.
+struct Rude {
+    before: bool,
+}
+
+impl Hook<Tick> for Rude {
+    fn handling(&self, _: &Delivery<'_>, _: &[Tick]) {
+        assert!(!self.before, "rude before");
+    }
+
+    fn handled(&self, _: &Delivery<'_>, _: Duration) {
+        assert!(self.before, "rude after");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_stops_the_subscriber_and_is_shown() {
+    for before in [true, false] {
+        let bus = Bus::new();
+        let options = TopicOptions::default().capacity(4).hook(Rude { before });
+        let clock = bus.topic_with::<Tick>(options).unwrap().publisher("clock");
+        let builder = App::builder().store(Memory::new()).bus(bus.clone());
+        let app = builder.subscriber(Failing).start().await.unwrap();
+        let status = || app.status().subscribers.pop().unwrap();
+        let published = async {
+            for number in 100..200 {
+                clock.publish(Tick(number)).await.unwrap();
+            }
+            while status().state != ConsumerState::Stopped {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), published).await.expect("it is not shown");
+        let trouble = status().trouble.unwrap();
+        assert!(trouble.contains(if before { "rude before" } else { "rude after" }), "{trouble}");
+        app.shutdown().await.unwrap();
+    }
 }

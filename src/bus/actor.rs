@@ -302,7 +302,28 @@ where
         ctx: &mut A::Context,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Self { reader: delivery, standing, handler, shape: PhantomData } = &mut *self;
+        // All of it: hooks and the drop of an event are the user's code too.
+        let delivered = catch_unwind(AssertUnwindSafe(|| self.deliver(actor, ctx, cx)));
+        delivered.unwrap_or_else(|panic| {
+            // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver, or a
+            // second panic would end the process.
+            self.reader = None;
+            tracing::error!(
+                actor = std::any::type_name::<A>(),
+                "a subscriber panicked, its actor ends"
+            );
+            resume_unwind(panic)
+        })
+    }
+}
+
+impl<T: Item, S> Delivery<T, S> {
+    fn deliver<A>(&mut self, actor: &mut A, ctx: &mut A::Context, cx: &mut Context<'_>) -> Poll<()>
+    where
+        A: Actor<Context: AsyncContext<A>>,
+        S: Shape<A, T>,
+    {
+        let Self { reader: delivery, standing, handler, shape: PhantomData } = self;
         let mut left = DRAIN;
         loop {
             let Some(reader) = delivery else {
@@ -326,27 +347,11 @@ where
             }
             let batch = reader.take();
             let (taken, depth) = (batch.len(), batch.causation_depth());
-            let received = catch_unwind(AssertUnwindSafe(|| {
-                causation::within(handler, depth, || {
-                    S::receive(actor, batch, ctx, |ctx| !ctx.waiting() && !standing.is_ended())
-                })
-            }));
-            match received {
-                Ok(received) => {
-                    reader.put_back(taken - received);
-                    left = left.saturating_sub(received);
-                }
-                Err(panic) => {
-                    // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver,
-                    // or a second panic would end the process.
-                    *delivery = None;
-                    tracing::error!(
-                        actor = std::any::type_name::<A>(),
-                        "a subscriber panicked, its actor ends"
-                    );
-                    resume_unwind(panic);
-                }
-            }
+            let received = causation::within(handler, depth, || {
+                S::receive(actor, batch, ctx, |ctx| !ctx.waiting() && !standing.is_ended())
+            });
+            reader.put_back(taken - received);
+            left = left.saturating_sub(received);
             // It stops, or a handler waits for something: what comes next is not for now. actix polls again after the wait.
             if ctx.waiting() {
                 return Poll::Pending;

@@ -152,6 +152,7 @@ where
 #[cfg(not(tidings_loom))]
 mod tests {
     use std::future::poll_fn;
+    use std::task::{Context, Waker};
 
     use super::*;
     use crate::bus::topic::{HistoryPage, Topic};
@@ -199,6 +200,57 @@ mod tests {
             expected.extend(newest(30));
             assert_eq!(seen, expected, "{published} were published");
             assert_eq!(reader.seen(), Position::new(30));
+        }
+    }
+
+    /// What a reader gets, and how many it is told to have missed, until it sleeps.
+    fn read(reader: &mut crate::bus::reader::Reader<Envelope<u64>>) -> (Vec<u64>, u64) {
+        let (mut seen, mut missed) = (Vec::new(), 0);
+        // A level reader has its task polled again before it sleeps.
+        for _ in 0..10_000 {
+            let mut cx = Context::from_waker(Waker::noop());
+            if reader.poll_ready(&mut cx).is_ready() {
+                let batch = reader.take();
+                missed += batch.missed();
+                seen.extend(batch.iter().map(|event| event.event));
+            }
+        }
+        (seen, missed)
+    }
+
+    #[test]
+    fn a_reader_that_comes_from_a_log_ahead_of_the_ring_gets_nothing_twice_and_counts_exactly() {
+        let stream = StreamId::new("numbers", "1").expect("a stream");
+        let blank = Header::new(stream, "number", 1, Timestamp::from_micros(0));
+        let event = move |number: u64| {
+            let mut header = blank.clone();
+            header.position = Position::new(number);
+            Envelope { header, event: number }
+        };
+        let in_log = event.clone();
+        let history = Arc::new(move |after: Position, limit| {
+            let events: Vec<_> = (after.as_u64() + 1..=30).take(limit).map(&in_log).collect();
+            let through = events.last().map_or(after, |event| event.header.position);
+            Ok(HistoryPage { events, through })
+        });
+        for latest in [true, false] {
+            let history = Some(history.clone() as _);
+            let topic = Topic::durable("numbers", 8, Position::START, history, Box::default());
+            topic.publish((1..=20).map(&event));
+            let subscribe = topic.subscribe().after(Position::START);
+            let subscribe = if latest {
+                subscribe.latest_by(|event: &Envelope<u64>| event.event)
+            } else {
+                subscribe.drop_oldest()
+            };
+            let mut reader = subscribe.begin(None).blocking();
+            let (mut seen, missed) = read(&mut reader);
+            assert_eq!(missed, 0);
+            topic.publish((21..=60).map(&event));
+            let (more, missed) = read(&mut reader);
+            seen.extend(more);
+            assert!(seen.is_sorted_by(|a, b| a < b), "twice: {seen:?}");
+            assert_eq!(seen.len() as u64 + missed, 60, "{seen:?}");
         }
     }
 }

@@ -138,6 +138,9 @@ impl<T: TransientEvent> Publisher<T> {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
+    ///
+    /// # Panics
+    /// Within a task of the `futures` crate's own executors, where it must wait; the event is dropped then.
     #[inline]
     pub fn publish_blocking(&self, event: T) -> Result<(), PublishError<T>> {
         let depth = causation::depth();
@@ -193,6 +196,9 @@ impl<T: TransientEvent> Publisher<T> {
     ///
     /// # Errors
     /// As [`publish_batch`](Self::publish_batch).
+    ///
+    /// # Panics
+    /// Within a task of the `futures` crate's own executors, where it must wait.
     pub fn publish_batch_blocking(&self, events: &mut Vec<T>) -> Result<(), PublishError<()>> {
         let depth = causation::depth();
         self.keep_admitted(events);

@@ -163,6 +163,7 @@ impl<T: Item> Reader<T> {
                         source,
                     })?;
                     let mut page = Rows::checked(&self.topic, after, floor, page)?;
+                    page.end_at(self.topic.ring().head());
                     if let Some(keep) = &self.keep {
                         keep.reduce(&mut page.events).map_err(|panic| self.give_up(panic))?;
                     }
@@ -300,6 +301,18 @@ pub(super) fn handled<T: Item>(topic: &Topic<T>, standing: &Standing, in_hand: &
     let delivery = Delivery { topic: topic.name(), subscription: &standing.name, events, missed };
     let took = since.elapsed();
     topic.hooks().iter().for_each(|hook| hook.handled(&delivery, took));
+}
+
+impl<T: Item> HistoryPage<T> {
+    /// Leaves out what stands behind `head`, that of the ring: a log is ahead of it between a commit and its publication. A
+    /// reader that had what the ring is still to get could not tell from a sequence which of it it has missed.
+    fn end_at(&mut self, head: Position) {
+        let published = self.events.partition_point(|event| event.position() <= head);
+        if published < self.events.len() {
+            self.events.truncate(published);
+            self.through = head;
+        }
+    }
 }
 
 /// Where a reader that has everything up to `after` reads on.

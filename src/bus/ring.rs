@@ -42,6 +42,7 @@ pub(super) use self::standing::{Overrun, Standing};
 use super::barrier;
 use super::doorbell::Doorbell;
 use super::sync::{AtomicBool, Mutex, Ordering};
+use crate::actor::Panic;
 use crate::event::{Envelope, TransientEvent};
 use crate::stream::Position;
 
@@ -280,6 +281,11 @@ impl<T: Item> Ring<T> {
         }
     }
 
+    /// The position of the newest event that was published, or that is only in the log.
+    pub(super) fn head(&self) -> Position {
+        self.window.lock().head()
+    }
+
     /// Each reader that is known by name.
     pub(super) fn standings(&self) -> Vec<Arc<Standing>> {
         let readers = self.readers.lock();
@@ -500,9 +506,13 @@ impl<T> Producer<T> {
             let Some(spare) = self.spare.pop_front() else {
                 break;
             };
-            match Writer::reuse(spare) {
-                Ok(writer) => return writer,
-                Err(held) => self.spare.push_back(held),
+            // It drops events of long ago, whose panic is not that of who publishes; nor may it keep out what is published.
+            match Panic::catch(|| Writer::reuse(spare)) {
+                Ok(Ok(writer)) => return writer,
+                Ok(Err(held)) => self.spare.push_back(held),
+                Err(panic) => {
+                    tracing::error!(panic = &*panic.message, "the drop of an event panicked");
+                }
             }
         }
         Writer::new(len)

@@ -102,6 +102,15 @@ pub(super) enum Trouble {
     },
     #[error(transparent)]
     Subscription(SubscriptionError),
+    /// Around a handler: a hook of a topic, or the drop of an event.
+    #[error("what surrounds its handlers panicked: {0}")]
+    Surroundings(Arc<str>),
+}
+
+impl From<Panic> for Trouble {
+    fn from(panic: Panic) -> Self {
+        Self::Surroundings(panic.message)
+    }
 }
 
 impl<S: EventSubscriber, T: Routed> Listening<S> for TypedListening<S, T> {
@@ -217,12 +226,13 @@ impl<S: EventSubscriber> Engine<S> {
         let mut stop = pin!(stop);
         let trouble = poll_fn(|cx| match stop.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => self.poll(cx),
+            Poll::Pending => Panic::catch(|| self.poll(cx))
+                .unwrap_or_else(|panic| Poll::Ready(Some(Trouble::from(panic)))),
         })
         .await;
         // It ends before it is known to have ended: who looks at the status finds nobody waiting for it any more.
-        self.topics.clear();
-        let trouble = trouble.map(|trouble| {
+        let left = Panic::catch(|| self.topics.clear());
+        let trouble = trouble.or_else(|| left.err().map(Trouble::from)).map(|trouble| {
             let text = chain(&trouble);
             tracing::error!(subscriber = S::NAME, error = text, "a subscriber stopped");
             text

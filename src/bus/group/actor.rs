@@ -67,7 +67,26 @@ where
         ctx: &mut A::Context,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Self { member: working, handler } = &mut *self;
+        // All of it: hooks and the drop of an event are the user's code too.
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(actor, ctx, cx)));
+        worked.unwrap_or_else(|panic| {
+            if let Some(member) = &mut self.member {
+                member.give_up();
+            }
+            // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver, or a
+            // second panic would end the process.
+            self.member = None;
+            resume_unwind(panic)
+        })
+    }
+}
+
+impl<T: TransientEvent> Working<T> {
+    fn work<A>(&mut self, actor: &mut A, ctx: &mut A::Context, cx: &mut Context<'_>) -> Poll<()>
+    where
+        A: Subscriber<T> + Actor<Context: AsyncContext<A>>,
+    {
+        let Self { member: working, handler } = self;
         for _ in 0..DRAIN {
             let Some(member) = working else {
                 return Poll::Ready(());
@@ -78,16 +97,7 @@ where
                 actor.unsubscribed(Ok(()), ctx);
                 return Poll::Ready(());
             };
-            let received = catch_unwind(AssertUnwindSafe(|| {
-                causation::within(handler, depth, || actor.receive(event, ctx));
-            }));
-            if let Err(panic) = received {
-                member.give_up();
-                // actix polls an actor's futures once more while it unwinds: this one must have nothing left to deliver, or a
-                // second panic would end the process.
-                *working = None;
-                resume_unwind(panic);
-            }
+            causation::within(handler, depth, || actor.receive(event, ctx));
             let stops = matches!(ctx.state(), ActorState::Stopping | ActorState::Stopped);
             if stops || !ctx.waiting() {
                 member.finish();

@@ -10,7 +10,7 @@ use std::thread;
 
 use super::partitions::{Done, NEVER, Own, PARTITIONS};
 use super::{Room, Shared};
-use crate::bus::causation::Within;
+use crate::bus::causation::{self, Within};
 use crate::bus::reader::{self, InHand};
 use crate::bus::ring::{Cursor, Ready};
 use crate::bus::sync::Ordering;
@@ -119,7 +119,8 @@ impl<T: TransientEvent> Member<T> {
             let Some((event, depth)) = self.lend() else {
                 break;
             };
-            let future = pin!(handle(event));
+            // A closure that returns a future may publish before that.
+            let future = pin!(causation::within(&mut handler, depth, || handle(event)));
             Within { handler: &mut handler, depth, future }.await;
         }
     }
