@@ -41,7 +41,8 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
 /// An event that lives in memory only: it travels on a topic of its own, and no log keeps it.
 ///
 /// Derive it with `#[derive(TransientEvent)]`. It may be of any type: it is handed to its subscribers by reference, and never
-/// copied or encoded.
+/// copied or encoded. A publisher drops it some time after everybody has seen it; its `Drop` must not publish into its own
+/// topic.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a transient event",
     label = "not a transient event",

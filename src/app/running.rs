@@ -120,22 +120,22 @@ impl Parts {
         }
         self.stopping.send_replace(Stopping::WhenLevel);
         let stopping = &self.stopping;
-        for (name, mut subscriber) in self.subscribers {
-            let joined = tokio::time::timeout_at(deadline, subscriber.ended()).await;
-            if joined.is_err() {
-                problems.push(format!("subscriber {name} was not level in time"));
-                stopping.send_replace(Stopping::Now);
-                let grace = Instant::now() + Duration::from_secs(1);
-                join(format!("subscriber {name}"), subscriber, grace, &mut problems).await;
-            }
-        }
-        for (name, mut processor) in self.processors {
-            let joined = tokio::time::timeout_at(deadline, processor.ended()).await;
-            if joined.is_err() {
-                problems.push(format!("projection {name} was not level in time"));
-                stopping.send_replace(Stopping::Now);
-                let grace = Instant::now() + Duration::from_secs(1);
-                join(format!("projection {name}"), processor, grace, &mut problems).await;
+        let subscribers =
+            self.subscribers.into_iter().map(|(name, actor)| ("subscriber", name, actor));
+        let processors =
+            self.processors.into_iter().map(|(name, actor)| ("projection", name, actor));
+        for (kind, name, mut actor) in subscribers.chain(processors) {
+            match tokio::time::timeout_at(deadline, actor.ended()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(panic)) => {
+                    problems.push(format!("{kind} {name} panicked: {}", panic.message))
+                }
+                Err(_) => {
+                    problems.push(format!("{kind} {name} was not level in time"));
+                    stopping.send_replace(Stopping::Now);
+                    let grace = Instant::now() + Duration::from_secs(1);
+                    join(format!("{kind} {name}"), actor, grace, &mut problems).await;
+                }
             }
         }
         for arbiters in self.arbiters {

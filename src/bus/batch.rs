@@ -21,7 +21,7 @@ impl<'a, T> Batch<'a, T> {
     }
 
     /// How many events were published between the batch before and this one that this subscription has missed. Always zero
-    /// unless it [drops the oldest](crate::Subscribe::drop_oldest).
+    /// unless it [drops the oldest](crate::Subscribe::drop_oldest), which says where it is not exact.
     pub fn missed(&self) -> u64 {
         self.missed
     }

@@ -27,6 +27,7 @@ use crossbeam_utils::CachePadded;
 
 use super::barrier;
 use super::sync::{AtomicUsize, Mutex, Ordering};
+use crate::actor::Panic;
 
 /// The sleepers of one side.
 #[derive(Debug, Default)]
@@ -140,7 +141,12 @@ impl Doorbell {
             wakers
         };
         // Outside the lock: a waker may run any code, such as the drop of a task with its reader.
-        wakers.drain(..).for_each(Waker::wake);
+        // One that panics keeps no other from being woken.
+        for waker in wakers.drain(..) {
+            if let Err(panic) = Panic::catch(|| waker.wake()) {
+                tracing::error!(panic = &*panic.message, "waking a task panicked");
+            }
+        }
         let mut seats = self.seats.lock();
         if seats.wakers.capacity() < wakers.capacity() {
             seats.wakers = wakers;

@@ -8,10 +8,12 @@ use std::time::Duration;
 /// order, in the thread that publishes or handles. A topic without hooks looks at one pointer and goes on.
 ///
 /// # Hooks that panic
-/// A panic goes to who publishes or handles.
+/// A panic goes to who publishes or handles: it ends an actor or a subscriber as one in its handler does. What an app has
+/// committed is published all the same.
 pub trait Hook<T>: Send + Sync + 'static {
-    /// Says whether `event` is to be published. One that is left out counts as published for its publisher. It is not asked
-    /// about durable events, which have happened.
+    /// Says whether `event` is to be published. One that is left out counts as published for its publisher. It is asked once
+    /// for each call that is to publish the event, also where that finds the topic full or closed, and not about durable
+    /// events, which have happened.
     fn admits(&self, topic: &'static str, event: &T) -> bool {
         let _ = (topic, event);
         true

@@ -84,8 +84,8 @@ impl<T: Item> Subscribe<T> {
     /// published. For dashboards and prices. Nobody waits for it; beside what is being handled it holds a copy of one event for
     /// each key at most. Of a log it delivers the newest of each key of each page, some hundred events.
     ///
-    /// `key` is also called by publishers that need room. It must not use the topic. Where it panics the subscription ends
-    /// with [`SubscriptionError::Key`].
+    /// `key` is also called by publishers that need room, and events are cloned and dropped there. None of that may use the topic
+    /// or its subscriptions. Where it panics the subscription ends with [`SubscriptionError::Key`].
     pub fn latest_by<K, F>(mut self, key: F) -> Self
     where
         T: Clone,

@@ -371,7 +371,8 @@ impl<T: Item> Place<T> {
                     return Ahead::Nothing;
                 }
                 self.seen = self.seen();
-                self.segment = None;
+                // Dropped last: it may hold the last events of old, whose drop is the user's code.
+                let _passed = self.segment.take();
                 self.number += 1;
                 self.index = 0;
             }
