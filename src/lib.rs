@@ -11,9 +11,11 @@ mod codec;
 mod command;
 mod event;
 mod id;
+mod letters;
 mod processor;
 mod projection;
 mod query;
+mod retry;
 mod sequencer;
 mod store;
 mod stream;
@@ -48,6 +50,10 @@ pub use event::{
     decode_event,
 };
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
+pub use letters::{
+    Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
+    ResolutionKind, Retried,
+};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
@@ -56,6 +62,7 @@ pub use projection::{
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
