@@ -36,8 +36,8 @@ pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
 pub use bus::{
-    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, Delivery, EventIter,
-    EventStream, Finding, Grounds, Group, GroupStatus, Hook, Item, Keeping, Map, MapComponent,
+    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, EventIter, EventStream,
+    Finding, Grounds, Group, GroupStatus, Handling, Hook, Item, Keeping, Map, MapComponent,
     MapHearing, MapPublishing, MapTopic, Member, MemberStatus, Overflow, Publish, PublishError,
     Publisher, Routed, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
     SubscriptionHandle, SubscriptionStatus, Topic, TopicExists, TopicOptions, TopicStatus,
