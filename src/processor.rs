@@ -29,6 +29,7 @@ use tracing::{debug_span, error, warn};
 
 use self::catch_up::ReadAhead;
 use self::parking::letters;
+pub(crate) use self::parking::{read, read_edited};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
@@ -526,7 +527,7 @@ impl<K: Keeper> Processor<K> {
                     Err(_) => self.wiring.stopping.changed().await,
                 },
                 told = self.wiring.stopping.changed() => told,
-                () = letters(&mut self.wiring.clerk) => Ok(()),
+                () = letters(&mut self.wiring.clerk, self.position) => Ok(()),
             };
             if told.is_err() {
                 // There is nobody left who could tell it to end.
