@@ -32,6 +32,7 @@ use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage};
 use crate::query::{Answers, Asking, Gathering, Query};
+use crate::reactor::{ReactorGauge, ReactorStatus};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -71,6 +72,7 @@ struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+    reactors: Vec<(&'static str, ReactorGauge)>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -212,6 +214,11 @@ impl App {
                 .iter()
                 .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
                 .collect(),
+            reactors: gauges
+                .reactors
+                .iter()
+                .map(|(name, gauge)| gauge.status(name, &head))
+                .collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -286,6 +293,8 @@ pub struct AppStatus {
     pub topics: Vec<TopicStatus>,
     /// Each projection.
     pub projections: Vec<ProjectionStatus>,
+    /// Each reactor.
+    pub reactors: Vec<ReactorStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
 }

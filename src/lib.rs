@@ -15,6 +15,7 @@ mod letters;
 mod processor;
 mod projection;
 mod query;
+mod reactor;
 mod retry;
 mod sequencer;
 mod store;
@@ -49,7 +50,7 @@ pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
     decode_event,
 };
-pub use id::{CausationId, CommandId, CorrelationId, EventId};
+pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
@@ -62,6 +63,9 @@ pub use projection::{
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use reactor::{
+    Delivery, Reacting, Reactions, Reactor, ReactorOptions, ReactorStatus, StartFrom,
+};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
