@@ -227,6 +227,18 @@ struct Bound<R> {
     guard: Option<transaction::Guard>,
 }
 
+#[cfg(feature = "sqlite")]
+impl<R> Bound<R> {
+    fn once(
+        &self,
+        delivery: &Delivery,
+        handler: impl FnOnce(&Transaction<'_>) -> Result<(), route::Cause>,
+    ) -> Result<(), route::Cause> {
+        let guard = self.guard.as_ref().ok_or("its database is not open")?;
+        guard.once(delivery, handler)
+    }
+}
+
 impl<R: Reactor> Reactions<R> {
     pub(crate) fn of_reactor() -> Self {
         let mut reactions = Self {
@@ -255,10 +267,8 @@ impl<R: Reactor> Reactions<R> {
         self.add::<E>(Limit::Timeout, move |bound, decoded, delivery| {
             let handler = Arc::clone(&handler);
             Box::pin(async move {
-                match event::<E>(&decoded) {
-                    Some(event) => handler(&bound.reactor, event, &delivery).await.into_result(),
-                    None => Ok(()),
-                }
+                let event = event::<E>(&*decoded).ok_or(OtherEvent(E::NAME))?;
+                handler(&bound.reactor, event, &delivery).await.into_result()
             })
         })
     }
@@ -280,13 +290,10 @@ impl<R: Reactor> Reactions<R> {
             let handler = Arc::clone(&handler);
             let span = tracing::Span::current();
             let handle = move || {
-                let (Some(event), Some(guard)) = (event::<E>(&decoded), &bound.guard) else {
-                    return Ok(());
-                };
-                span.in_scope(|| {
-                    guard.once(&delivery, |transaction| {
-                        handler(&bound.reactor, transaction, event, &delivery).into_result()
-                    })
+                let event = event::<E>(&*decoded).ok_or(OtherEvent(E::NAME))?;
+                let _entered = span.enter();
+                bound.once(&delivery, |transaction| {
+                    handler(&bound.reactor, transaction, event, &delivery).into_result()
                 })
             };
             Box::pin(async move {
@@ -418,6 +425,11 @@ impl<R: Reactor> Reaction<R> {
         Route { prepare: Box::new(prepare), live_only }
     }
 }
+
+/// A set of events hands out another event than the one of the name.
+#[derive(Debug, thiserror::Error)]
+#[error("the event of the name {0:?} is none of the type with that name")]
+struct OtherEvent(&'static str);
 
 fn event<E: MemberOf>(decoded: &Decoded) -> Option<&E> {
     decoded.downcast_ref::<E::Set>().and_then(E::from_set)
