@@ -11,6 +11,8 @@ mod codec;
 mod command;
 mod event;
 mod id;
+#[cfg(feature = "sqlite")]
+mod inbox;
 mod processor;
 mod projection;
 mod query;
@@ -48,6 +50,8 @@ pub use event::{
     decode_event,
 };
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
+#[cfg(feature = "sqlite")]
+pub use inbox::InboxError;
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
@@ -65,6 +69,8 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
+#[cfg(all(feature = "macros", feature = "sqlite"))]
+pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
     Command, Event, Query, TransientEvent, aggregate, projection, subscriber,
