@@ -28,6 +28,7 @@ use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
+use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage};
 use crate::query::{Answers, Asking, Gathering, Query};
@@ -57,6 +58,7 @@ struct Inner {
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     answers: Answers,
+    letters: Letters,
     bus: Bus,
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
@@ -152,6 +154,11 @@ impl App {
 
     pub(crate) fn answers(&self) -> &Answers {
         &self.inner.answers
+    }
+
+    /// The dead letters: events that consumers could not handle, and those that wait behind them.
+    pub fn letters(&self) -> &Letters {
+        &self.inner.letters
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.

@@ -13,9 +13,11 @@ mod event;
 mod id;
 #[cfg(feature = "sqlite")]
 mod inbox;
+mod letters;
 mod processor;
 mod projection;
 mod query;
+mod retry;
 mod sequencer;
 mod store;
 mod stream;
@@ -31,7 +33,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
@@ -52,6 +54,10 @@ pub use event::{
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
 #[cfg(feature = "sqlite")]
 pub use inbox::InboxError;
+pub use letters::{
+    Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
+    ResolutionKind, Retried,
+};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
@@ -60,6 +66,7 @@ pub use projection::{
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,

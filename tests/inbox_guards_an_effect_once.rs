@@ -741,7 +741,11 @@ impl Shop {
 
 struct Sales;
 
-#[projection(name = "sales", schema = "CREATE TABLE sales (id TEXT, cents INTEGER NOT NULL)")]
+#[projection(
+    name = "sales",
+    schema = "CREATE TABLE sales (id TEXT, cents INTEGER NOT NULL)",
+    on_failure = stop
+)]
 impl Sales {
     #[on]
     #[idempotent(name = "sales.sold", key = event.order, keep = "7 days")]
@@ -770,7 +774,7 @@ async fn check_sales(app: App, second: i64) {
     if second == 5 {
         assert_eq!(sales.unwrap().query(Sales::total).await.unwrap(), (2, 11));
     } else {
-        // A handler that fails stops its projection, and says why.
+        // The refusal is the reason why the projection stopped.
         let error = sales.unwrap_err();
         let mut cause: &dyn Error = &error;
         while let Some(deeper) = cause.source() {

@@ -6,11 +6,14 @@
 
 mod aggregate;
 mod command;
+mod duration;
 mod errors;
 mod event;
+mod failures;
 mod handler;
 mod idempotent;
 mod keys;
+mod on;
 mod projection;
 mod query;
 mod subscriber;
@@ -285,6 +288,9 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
 ///
+/// - `#[on(key = event.customer)]`: when the event fails, those with the same key wait behind it, rather than those of the same stream.
+/// - `#[on(live_only)]`: the handler does not run for what was in the log when the view was begun or is built anew.
+///
 /// - In memory: `#[query] fn balance_of(&self, query: BalanceOf) -> Option<i64>`.
 /// - In tables: `#[query] fn balance_of(db: &Connection, query: BalanceOf) -> Result<Option<i64>>`. The connection is read-only
 ///   and sees one state of the view.
@@ -297,6 +303,10 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// - `version = 1`: raise it when the handlers or the tables change, and the view is built anew; 1 if it is not given.
 /// - `schema = "CREATE TABLE …"`: the tables of the view, as text or as an expression such as `include_str!("view.sql")`.
 ///   Needs the feature `sqlite` of the crate.
+/// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried after an error that may pass.
+/// - `classify = path::to::function`: which errors may pass, as `tidings::ErrorClass::of` says it.
+/// - `on_failure = stop`: an event that fails for good stops the projection; its key is parked otherwise.
+/// - `max_parked_keys = 1000`: how many keys may be parked.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
 pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -468,8 +478,8 @@ pub fn subscriber(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// - `key = request.id`: tells one request from another; any expression over the arguments that is `Display`. An empty one is
 ///   refused.
 /// - `keep = "7 days"`: how long a key is kept, at least: for longer than anybody repeats a request. It is a promise to callers
-///   and has no default. The units are seconds (`s`), minutes, hours, days and weeks, up to a hundred years. Each new key
-///   deletes up to eight that have expired, so that the table does not grow beyond what is kept.
+///   and has no default. Write whole seconds (`"30 s"`), minutes, hours, days or weeks. Each new key deletes up to eight that
+///   have expired, so that the table does not grow beyond what is kept.
 /// - `input = request`: an expression that is compared instead of the arguments, such as `input = (account, cents)`.
 /// - `tx = db`: the argument that is the transaction, if its type does not tell.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.

@@ -35,8 +35,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
-    let methods =
-        block.take_handlers("subscriber", &["on"], &["apply", "command", "query"], &mut errors);
+    let methods = block.take_handlers(
+        "subscriber",
+        &["on"],
+        &[],
+        &["apply", "command", "query"],
+        &mut errors,
+    );
     for (_, handler) in methods {
         handler.check(
             "an event handler",
@@ -131,7 +136,7 @@ fn implementation(model: &Model, complete: bool) -> TokenStream {
 }
 
 fn one(krate: &Path, handler: &On) -> TokenStream {
-    let On { method, event, takes_header, output: (first, last) } = handler;
+    let On { method, event, takes_header, output: (first, last), .. } = handler;
     let (registration, header, header_argument) = if *takes_header {
         (
             quote!(on_with_header),
