@@ -124,7 +124,7 @@ pub struct Call {
     scope: &'static str,
     key: String,
     /// In seconds.
-    keep: i64,
+    keep: u64,
     /// The arguments one after the other, each followed by a line feed.
     input: Vec<u8>,
     unwritable: Option<serde_json::Error>,
@@ -132,7 +132,7 @@ pub struct Call {
 
 impl Call {
     /// A call with `key`, whose answer is kept for `keep` seconds.
-    pub fn new(scope: &'static str, keep: i64, key: &(impl Key + ?Sized)) -> Self {
+    pub fn new(scope: &'static str, keep: u64, key: &(impl Key + ?Sized)) -> Self {
         Self { scope, key: key.text(), keep, input: Vec::new(), unwritable: None }
     }
 

@@ -2,11 +2,13 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::parse::ParseStream;
 use syn::{
     Expr, FnArg, GenericArgument, Ident, Item, ItemFn, LitStr, Pat, PatType, Path, PathArguments,
     ReturnType, Signature, Type,
 };
 
+use crate::duration::duration;
 use crate::errors::Errors;
 use crate::handler::{last_ident, plain};
 use crate::keys::{self, CRATE, Keys};
@@ -29,19 +31,12 @@ const TRANSACTIONS: [&str; 3] = ["Transaction", "Connection", "Savepoint"];
 /// The last names of the types that say how an event or a command got here: another attempt has another one.
 const SURROUNDINGS: [&str; 3] = ["Delivery", "Header", "Context"];
 
-/// The units of a duration, and the seconds in each.
-const UNITS: [(&str, i64); 5] =
-    [("second", 1), ("minute", 60), ("hour", 3_600), ("day", 86_400), ("week", 604_800)];
-
-/// The longest time to keep a key, in seconds: a hundred years. So no sum of it and the clock overflows.
-const LONGEST: i64 = 36_525 * 86_400;
-
 struct Model {
     krate: Path,
     name: LitStr,
     key: Option<Expr>,
     /// In seconds.
-    keep: i64,
+    keep: u64,
     input: Option<Expr>,
     tx: Option<Ident>,
 }
@@ -86,7 +81,7 @@ fn parse_keys(arguments: TokenStream, errors: &mut Errors) -> Model {
         match key {
             "name" => model.name = keys::text(input, "name")?,
             "key" => model.key = Some(input.parse()?),
-            "keep" => model.keep = seconds(&input.parse()?)?,
+            "keep" => model.keep = seconds(input)?,
             "input" => model.input = Some(input.parse()?),
             "tx" => model.tx = Some(input.parse()?),
             _ => model.krate = keys::path(input)?,
@@ -101,28 +96,14 @@ fn parse_keys(arguments: TokenStream, errors: &mut Errors) -> Model {
     model
 }
 
-/// Reads a duration such as `30 s` or `7 days`.
-fn seconds(text: &LitStr) -> syn::Result<i64> {
-    let error = |message: &str| Err(syn::Error::new(text.span(), message));
-    let value = text.value();
-    let value = value.trim();
-    let (number, unit) =
-        value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
-    let unit = unit.trim_start();
-    let unit = UNITS.iter().find(|(name, _)| {
-        unit.strip_prefix(name).is_some_and(|rest| ["", "s"].contains(&rest))
-            || (unit == "s" && *name == "second")
-    });
-    match (number.parse::<i64>(), unit) {
-        (Ok(0), Some(_)) => error("a key that is kept for no time guards nothing"),
-        (Ok(number), Some((_, seconds))) => match number.checked_mul(*seconds) {
-            Some(seconds) if seconds <= LONGEST => Ok(seconds),
-            _ => error("a key is kept for a hundred years at most"),
-        },
-        _ => error(
-            "a duration is a whole number and a unit: write \"30 s\", \"15 minutes\", \"24 hours\", \"7 days\" or \"4 weeks\"",
-        ),
+/// Reads how long a key is kept: expiry is written in seconds.
+fn seconds(input: ParseStream<'_>) -> syn::Result<u64> {
+    let span = input.span();
+    let milliseconds = duration(input)?;
+    if milliseconds % 1_000 != 0 {
+        return Err(syn::Error::new(span, "a key is kept for whole seconds: write \"2 s\""));
     }
+    Ok(milliseconds / 1_000)
 }
 
 fn not_a_function(item: TokenStream) -> syn::Error {

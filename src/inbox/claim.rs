@@ -93,7 +93,7 @@ impl<'c> Claim<'c> {
                 scope,
                 claim.key,
                 fingerprint,
-                now.saturating_add(keep),
+                now.saturating_add_unsigned(keep),
                 now
             ])
         };

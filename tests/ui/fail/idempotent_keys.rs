@@ -61,8 +61,8 @@ fn no_time(tx: &Connection, id: &str) -> Result<(), InboxError> {
     Ok(())
 }
 
-#[idempotent(name = "charge", key = id, keep = "5218 weeks")]
-fn too_long(tx: &Connection, id: &str) -> Result<(), InboxError> {
+#[idempotent(name = "charge", key = id, keep = "1500 ms")]
+fn no_whole_seconds(tx: &Connection, id: &str) -> Result<(), InboxError> {
     Ok(())
 }
 
