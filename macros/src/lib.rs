@@ -200,6 +200,9 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   decides a command. It returns one event, several as a tuple, array or `Vec`, perhaps one as an `Option`, none as
 ///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
 /// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
+/// - `#[on(to = event.order)] fn paid(&self, event: &Paid) -> …`, if need be with `context: &Context`, decides on the event of another
+///   aggregate. `to` is an expression of the event, and of its `header`, that names the instance it goes to by its id. It decides as
+///   a command does, and returns what a command handler may return; its command id is derived from the event, so it takes effect once.
 ///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
