@@ -51,7 +51,7 @@ pub use id::{CausationId, CommandId, CorrelationId, EventId};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
-    ViewError, ViewRef,
+    ViewError, ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

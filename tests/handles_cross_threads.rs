@@ -5,7 +5,7 @@ use tidings::{
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
-use tidings::{Bus, Component, Map};
+use tidings::{Bus, Component, Map, Watching};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -74,4 +74,5 @@ fn handles_are_send_and_sync() {
     sent::<<Asking<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<<Gathering<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<Sending<Open>>();
+    sent::<Watching<bool>>();
 }
