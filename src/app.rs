@@ -28,6 +28,7 @@ use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
+use crate::http::ReadToken;
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
@@ -246,6 +247,24 @@ impl App {
     /// are at or below it, so `view.at_least(app.head())` reads everything that was answered.
     pub fn head(&self) -> Position {
         self.inner.head.borrow().position
+    }
+
+    /// `position` as a token of this app's log, for a header or a cookie of an HTTP response: the next request brings it back,
+    /// and reads its own write.
+    pub fn read_token(&self, position: Position) -> ReadToken {
+        ReadToken::new(position, self.inner.store.log_id())
+    }
+
+    /// The position of the newest of `tokens`, to be waited for: `view.at_least(app.position_of(tokens))`.
+    ///
+    /// A token of another log, or one beyond the [head](Self::head), is left out: a browser may hold one of before the log was
+    /// exchanged, or restored from an older backup, and must not wait for what does not come. With no token left it is
+    /// [`Position::START`], which every view has. Takes what [`ReadToken::from_headers`] finds, and an option, a result or an array
+    /// as well.
+    pub fn position_of(&self, tokens: impl IntoIterator<Item = ReadToken>) -> Position {
+        let (log, head) = (self.inner.store.log_id(), self.head());
+        let positions = tokens.into_iter().filter_map(|token| token.position_in(log));
+        positions.filter(|position| *position <= head).max().unwrap_or(Position::START)
     }
 
     /// The store, for reading streams and the log. Committing to it past the app is possible, but nobody is told.

@@ -10,6 +10,7 @@ mod clock;
 mod codec;
 mod command;
 mod event;
+mod http;
 mod id;
 mod processor;
 mod projection;
@@ -47,6 +48,7 @@ pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
     decode_event,
 };
+pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{

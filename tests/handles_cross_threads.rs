@@ -5,7 +5,7 @@ use tidings::{
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
-use tidings::{Bus, Component, Map, Watching};
+use tidings::{Bus, Component, Map, ReadToken, Watching};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -58,6 +58,7 @@ fn handles_are_send_and_sync() {
     shared::<Box<dyn EventStore>>();
     shared::<StoreError>();
     shared::<Receipt>();
+    shared::<ReadToken>();
     shared::<Topic<DoorEvent>>();
     shared::<Group<Rang>>();
     shared::<Member<Rang>>();
