@@ -29,6 +29,7 @@ use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::http::ReadToken;
+use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
@@ -58,6 +59,7 @@ struct Inner {
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     answers: Answers,
+    letters: Letters,
     bus: Bus,
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
@@ -226,6 +228,11 @@ impl App {
     /// Where each projection shows its progress.
     pub(crate) fn progress_of_projections(&self) -> Vec<watch::Receiver<Progress>> {
         self.inner.gauges.projections.iter().map(|(_, progress)| progress.clone()).collect()
+    }
+
+    /// The dead letters: events that consumers could not handle, and those that wait behind them.
+    pub fn letters(&self) -> &Letters {
+        &self.inner.letters
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.

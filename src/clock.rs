@@ -29,6 +29,13 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The moment this long after this one.
+    pub(crate) fn after(self, pause: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
 impl From<SystemTime> for Timestamp {
     /// Drops what is finer than a microsecond; a time before 1970 becomes the epoch.
     fn from(time: SystemTime) -> Self {

@@ -12,9 +12,11 @@ mod command;
 mod event;
 mod http;
 mod id;
+mod letters;
 mod processor;
 mod projection;
 mod query;
+mod retry;
 mod sequencer;
 mod store;
 mod stream;
@@ -50,6 +52,10 @@ pub use event::{
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
+pub use letters::{
+    Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
+    ResolutionKind, Retried,
+};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
@@ -58,6 +64,7 @@ pub use projection::{
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,

@@ -11,6 +11,10 @@
 //! It is tried again with growing pauses, and the status says so; nothing is skipped.
 
 mod catch_up;
+#[cfg(feature = "sqlite")]
+pub(crate) mod file;
+pub(crate) mod ledger;
+mod parking;
 mod source;
 
 use std::error::Error;
@@ -18,15 +22,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use parking_lot::MutexGuard;
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug_span, error, warn};
 
 use self::catch_up::ReadAhead;
-pub(crate) use self::source::{Source, TypedSource};
+use self::parking::letters;
+pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::codec::Codec;
+use crate::event::Header;
 use crate::id::EventId;
+use crate::letters::desk::Clerk;
+use crate::letters::shelf::{Change, Fate, Shelf, Shelved};
+use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::{Position, StreamId};
@@ -56,7 +67,7 @@ pub enum ConsumerState {
     CatchingUp,
     /// It gets events as they are committed.
     Live,
-    /// The log cannot be read, or the view not written; it tries again.
+    /// The log cannot be read, the view not written, or an event that it may not pass not be handled; it tries again.
     Retrying,
     /// It stopped at an event that it could not handle, or because the app shut down.
     Stopped,
@@ -66,7 +77,7 @@ pub enum ConsumerState {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// A handler returned an error or panicked.
+    /// An event could not be handled, and the consumer may not pass it.
     #[error("it could not handle event {name} {event_id} at position {position} of {stream}")]
     Handler {
         /// The event's place in the log.
@@ -78,6 +89,18 @@ pub enum Trouble {
         /// The event's stream.
         stream: StreamId,
         /// What the handler says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// An event could not be handled, and as many keys are parked as may be.
+    #[error(
+        "{keys} keys with {letters} letters are parked, and it may park no more: retry or discard some, and it goes on"
+    )]
+    TooManyParked {
+        /// How many keys are parked.
+        keys: usize,
+        /// How many letters they hold, those that wait included.
+        letters: usize,
+        /// What was to be parked.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The log cannot be read.
@@ -95,10 +118,80 @@ pub enum Trouble {
 pub(crate) struct Chunk {
     /// Every event up to here is folded.
     pub(crate) through: Position,
-    /// When the last of them was decided, if there was any.
+    /// When the last event that was handled was decided, if there was any.
     pub(crate) time: Option<Timestamp>,
+    /// What changes on the shelf.
+    pub(crate) changes: Vec<Change>,
     /// The event that stopped it.
-    pub(crate) failure: Option<Trouble>,
+    pub(crate) failure: Option<Box<Failure>>,
+    /// A handler ended the transaction that it was given.
+    pub(crate) ended: bool,
+}
+
+impl Chunk {
+    /// Nothing folded, up to `through`.
+    pub(crate) fn up_to(through: Position) -> Self {
+        Self { through, time: None, changes: Vec::new(), failure: None, ended: false }
+    }
+}
+
+/// An event that could not be handled.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) header: Header,
+    /// What it is kept in order by.
+    pub(crate) key: Arc<str>,
+    pub(crate) source: Box<dyn Error + Send + Sync>,
+    pub(crate) span: Option<u64>,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        let Failure { header, source, .. } = failure;
+        Self::Handler {
+            position: header.position,
+            event_id: header.event_id,
+            name: header.name.into_owned(),
+            stream: header.stream,
+            source,
+        }
+    }
+}
+
+/// What a fold has to know of letters.
+pub(crate) struct Sorting<'s> {
+    /// None if nothing is parked and nothing was decided by a person.
+    shelved: Option<MutexGuard<'s, Shelved>>,
+    /// Events up to here are a replay.
+    replayed: Position,
+    codec: Codec,
+}
+
+impl<'s> Sorting<'s> {
+    fn new(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
+        Self { shelved: shelf.look(), replayed, codec }
+    }
+
+    fn is_needed(&self) -> bool {
+        self.shelved.is_some()
+    }
+
+    fn fate(&self, position: Position) -> Fate {
+        self.shelved.as_ref().map_or(Fate::Handle, |shelved| shelved.fate(position))
+    }
+
+    /// Whether the event has to wait behind a letter of its key; takes note of it then.
+    fn sets_aside(&self, key: &str, header: &Header, chunk: &mut Chunk) -> bool {
+        let Some(shelved) = &self.shelved else {
+            return false;
+        };
+        if !shelved.waits(key, header.position) {
+            return false;
+        }
+        let letter = shelved.wait(key, header);
+        chunk.changes.extend(letter.map(|letter| Change::Put(Box::new(letter))));
+        true
+    }
 }
 
 /// Keeps what a processor folds, together with the position.
@@ -117,7 +210,10 @@ pub(crate) trait Keeper: Send + 'static {
     /// Where the view stands.
     fn checkpoint(&self) -> (Position, Timestamp);
 
-    /// Lets `fold` change the target, and moves the position with it: both or neither.
+    /// Events up to here are a replay.
+    fn replayed(&self) -> Position;
+
+    /// Lets `fold` change the target, and moves the position and the letters with it: all of it or nothing.
     ///
     /// # Errors
     /// The view could not be written; it stands where it stood.
@@ -140,6 +236,9 @@ pub(crate) struct Wiring {
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) policy: FailurePolicy,
+    pub(crate) clerk: Clerk,
 }
 
 /// How the app wants its processors to end.
@@ -156,7 +255,7 @@ pub(crate) enum Stopping {
 /// The loop.
 pub(crate) struct Processor<K: Keeper> {
     keeper: K,
-    sources: Vec<Box<dyn Source<K::Target>>>,
+    sources: Sources<K::Target>,
     /// Which source handles the events of a name.
     routes: HashMap<&'static str, usize>,
     filter: Filter,
@@ -175,8 +274,21 @@ enum Step {
     Stop,
 }
 
+/// What interrupts the loop.
+enum Interrupt {
+    /// An event could not be handled. Nothing after it is folded; what came before it in its chunk may have been taken back.
+    Failed(Box<Failure>),
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Interrupt {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
 impl<K: Keeper> Processor<K> {
-    pub(crate) fn new(keeper: K, sources: Vec<Box<dyn Source<K::Target>>>, wiring: Wiring) -> Self {
+    pub(crate) fn new(keeper: K, sources: Sources<K::Target>, wiring: Wiring) -> Self {
         let mut routes = HashMap::new();
         for (index, source) in sources.iter().enumerate() {
             routes.extend(source.names().into_iter().map(|name| (name, index)));
@@ -188,12 +300,18 @@ impl<K: Keeper> Processor<K> {
 
     /// The processor's life: until the app stops it, or an event does.
     pub(crate) async fn run(mut self) {
-        let mut ended = self.work().await;
-        if let Err(Trouble::Handler { position, .. }) = &ended {
-            // What was taken back together with the failing event is folded again, up to the one before it.
-            self.leave();
-            if let Err(trouble) = self.catch_up(Some(before(*position))).await {
-                ended = Err(trouble);
+        let mut ended;
+        loop {
+            ended = self.work().await;
+            let Err(Trouble::TooManyParked { .. }) = &ended else {
+                break;
+            };
+            let trouble = ended.as_ref().err().map(|trouble| chain(trouble)).unwrap_or_default();
+            error!(projection = self.wiring.name, error = trouble, "stands still");
+            self.report(ConsumerState::Stopped, ended.err().map(Arc::new));
+            ended = Ok(());
+            if let Step::Stop = self.wait_for_room().await {
+                break;
             }
         }
         let closed = self.keeper.close(self.position).map_err(Trouble::View);
@@ -208,10 +326,18 @@ impl<K: Keeper> Processor<K> {
         let mut pause = PAUSES.0;
         loop {
             let before = self.position;
-            let trouble = match self.follow().await {
-                Ok(()) => return Ok(()),
-                Err(trouble @ Trouble::View(_)) => trouble,
-                Err(trouble) => return Err(trouble),
+            let mut followed = self.follow().await;
+            while let Err(Interrupt::Failed(failure)) = followed {
+                followed = match self.put_aside(failure).await {
+                    Ok(Step::Stop) => return Ok(()),
+                    Ok(_) => self.follow().await,
+                    Err(interrupt) => Err(interrupt),
+                };
+            }
+            let trouble = match followed {
+                Err(Interrupt::Trouble(trouble @ Trouble::View(_))) => trouble,
+                Err(Interrupt::Trouble(trouble)) => return Err(trouble),
+                _ => return Ok(()),
             };
             // Nothing of the chunk was kept: it is read again, from the log, once the view can be written.
             warn!(projection = self.wiring.name, error = chain(&trouble), "tries again");
@@ -229,7 +355,7 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Catches up and goes live, again and again, until the app stops it.
-    async fn follow(&mut self) -> Result<(), Trouble> {
+    async fn follow(&mut self) -> Result<(), Interrupt> {
         loop {
             if let Step::Stop = self.catch_up(None).await? {
                 return Ok(());
@@ -241,7 +367,7 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Reads the log until it is level with the rings and has joined them, or up to `last`.
-    async fn catch_up(&mut self, last: Option<Position>) -> Result<Step, Trouble> {
+    async fn catch_up(&mut self, last: Option<Position>) -> Result<Step, Interrupt> {
         self.report(ConsumerState::CatchingUp, None);
         let mut pause = PAUSES.0;
         let store = Arc::clone(&self.wiring.store);
@@ -276,11 +402,14 @@ impl<K: Keeper> Processor<K> {
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
+            if last.is_none() {
+                self.attend().await?;
+            }
             tokio::task::yield_now().await;
         }
     }
 
-    async fn fold_page(&mut self, page: &Page, end: Position) -> Result<(), Trouble> {
+    async fn fold_page(&mut self, page: &Page, end: Position) -> Result<(), Interrupt> {
         // Beyond `end` the store may hold what the sequencer has not published yet; that comes through the rings.
         let through = page.through.min(end);
         let known = page.events.partition_point(|event| event.header.position <= through);
@@ -296,17 +425,18 @@ impl<K: Keeper> Processor<K> {
             };
             self.free().await;
             let (sources, routes) = (&self.sources, &self.routes);
+            let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
             let chunk = self.keeper.keep(&mut |target| {
-                let mut chunk = Chunk { through, time: None, failure: None };
+                let sorting = Sorting::new(shelf, replayed, codec);
+                let mut chunk = Chunk::up_to(through);
                 for recorded in now {
                     let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
                     let Some(source) = source else { continue };
-                    if let Err(failure) = source.fold_recorded(target, recorded, codec) {
+                    source.fold_recorded(target, recorded, &sorting, &mut chunk);
+                    if chunk.failure.is_some() {
                         chunk.through = before(recorded.header.position);
-                        chunk.failure = Some(failure);
                         break;
                     }
-                    chunk.time = Some(recorded.header.time);
                 }
                 chunk
             });
@@ -326,19 +456,31 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Takes note of what was folded.
-    fn kept(&mut self, chunk: Result<Chunk, Box<dyn Error + Send + Sync>>) -> Result<(), Trouble> {
+    fn kept(
+        &mut self,
+        chunk: Result<Chunk, Box<dyn Error + Send + Sync>>,
+    ) -> Result<(), Interrupt> {
         let chunk = chunk.map_err(Trouble::View)?;
-        match chunk.failure {
-            Some(failure) => {
-                (self.position, self.time) = self.keeper.checkpoint();
-                Err(failure)
-            }
-            None => {
-                self.position = self.position.max(chunk.through);
-                self.time = chunk.time.unwrap_or(self.time);
-                Ok(())
-            }
+        if chunk.ended {
+            return Err(Trouble::EndedTransaction.into());
         }
+        if let Some(failure) = chunk.failure {
+            (self.position, self.time) = self.keeper.checkpoint();
+            return Err(Interrupt::Failed(failure));
+        }
+        self.position = self.position.max(chunk.through);
+        self.time = chunk.time.unwrap_or(self.time);
+        if chunk.changes.is_empty() {
+            return Ok(());
+        }
+        self.wiring.clerk.shelf.apply(chunk.changes);
+        let shelved = self.wiring.clerk.shelf.read();
+        if !shelved.is_full(usize::MAX, false, 0) {
+            return Ok(());
+        }
+        let (keys, letters) = shelved.count();
+        let source = "too many events wait behind a parked key".into();
+        Err(Trouble::TooManyParked { keys, letters, source }.into())
     }
 
     /// Joins all rings behind the current position, or none.
@@ -356,11 +498,13 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Folds what is published, as it is published.
-    async fn live(&mut self) -> Result<Step, Trouble> {
+    async fn live(&mut self) -> Result<Step, Interrupt> {
         self.report(ConsumerState::Live, None);
         loop {
+            self.attend().await?;
             let head = *self.wiring.head.borrow_and_update();
             while self.position < head.position {
+                self.attend().await?;
                 self.free().await;
                 if let Step::Behind = self.fold_live(head.position)? {
                     self.leave();
@@ -382,6 +526,7 @@ impl<K: Keeper> Processor<K> {
                     Err(_) => self.wiring.stopping.changed().await,
                 },
                 told = self.wiring.stopping.changed() => told,
+                () = letters(&mut self.wiring.clerk) => Ok(()),
             };
             if told.is_err() {
                 // There is nobody left who could tell it to end.
@@ -391,12 +536,15 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Folds a chunk of what the rings hold up to `head`, merged in commit order.
-    fn fold_live(&mut self, head: Position) -> Result<Step, Trouble> {
+    fn fold_live(&mut self, head: Position) -> Result<Step, Interrupt> {
         let _span = debug_span!(telemetry::FOLD, projection = self.wiring.name).entered();
         let (sources, position) = (&mut self.sources, self.position);
+        let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
+        let codec = self.wiring.store.codec();
         let mut behind = false;
         let chunk = self.keeper.keep(&mut |target| {
-            let mut chunk = Chunk { through: position, time: None, failure: None };
+            let sorting = Sorting::new(shelf, replayed, codec);
+            let mut chunk = Chunk::up_to(position);
             let mut room = K::CHUNK;
             while room > 0 && chunk.failure.is_none() {
                 match earliest(sources, head) {
@@ -410,7 +558,7 @@ impl<K: Keeper> Processor<K> {
                     }
                     Earliest::Source { index, until } => {
                         if let Some(source) = sources.get_mut(index) {
-                            source.fold_live(target, until, &mut room, &mut chunk);
+                            source.fold_live(target, until, &sorting, &mut room, &mut chunk);
                         }
                     }
                 }

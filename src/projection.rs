@@ -6,8 +6,10 @@
 //! checkpoint that it keeps beside its rows.
 //!
 //! # A handler that fails
-//! An error or a panic stops this projection before that event, says so in its status, and leaves all others alone. Tables
-//! then hold nothing of that event; a view in memory holds what its handler had changed before it failed.
+//! The event is tried again if the error may pass, and [parked](crate::Letters) if it does not or does not in time. Later events
+//! of its key, which is its stream unless declared otherwise, wait behind it; all others are folded. A projection that needs all
+//! events in one order [stops](crate::OnFailure::Stop) instead. Tables hold nothing of an event that failed; a view in memory holds
+//! what its handler had changed before it failed, so such a handler should check first and change then.
 //!
 //! # A view that is behind
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
@@ -37,8 +39,9 @@ pub use self::watching::Watching;
 use crate::app::{Building, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
-use crate::processor::{ConsumerState, Progress, Source, Trouble, TypedSource};
+use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, TypedSource};
 use crate::query::Answers;
+use crate::retry::FailurePolicy;
 use crate::stream::Position;
 use crate::telemetry::chain;
 
@@ -60,6 +63,11 @@ pub trait Projection: Send + Sync + Sized + 'static {
 
     /// Names the handlers.
     fn handlers(handlers: &mut Handlers<Self, Self::Storage>);
+
+    /// What becomes of an event that a handler fails at.
+    fn failures() -> FailurePolicy {
+        FailurePolicy::default()
+    }
 }
 
 /// Where a view can live; closed.
@@ -92,9 +100,11 @@ pub(crate) mod private {
 
 /// The handlers of a projection, one for each event that it cares about.
 pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
-    sources: Vec<Box<dyn Source<S::Target<P>>>>,
+    sources: Sources<S::Target<P>>,
     /// The stored names of events that were given a second handler.
     twice: Vec<&'static str>,
+    /// The stored names of events that something was said of, and that have no handler.
+    unhandled: Vec<&'static str>,
     /// What is to be done once the view can be read, for each type of query that it answers.
     answers: Vec<Answer<S::Reader<P>>>,
     #[cfg(feature = "sqlite")]
@@ -111,6 +121,7 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
         let mut handlers = Self {
             sources,
             twice,
+            unhandled: Vec::new(),
             answers: Vec::new(),
             #[cfg(feature = "sqlite")]
             schema: None,
@@ -127,16 +138,14 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
         + Sync
         + 'static,
     ) -> &mut Self {
-        let handler = Box::new(move |target: &mut S::Target<P>, set: &E::Set, header: &Header| {
+        let call = Box::new(move |target: &mut S::Target<P>, set: &E::Set, header: &Header| {
             match E::from_set(set) {
                 Some(event) => handler(target, event, header),
                 None => Ok(()),
             }
         });
-        let known = self.sources.iter_mut().find_map(|source| {
-            source.as_any_mut().downcast_mut::<TypedSource<S::Target<P>, E::Set>>()
-        });
-        let free = match known {
+        let handler = Handler { call, key: None, live_only: false };
+        let free = match self.source::<E>() {
             Some(source) => source.handle(E::INDEX, handler),
             None => {
                 let mut source = TypedSource::<S::Target<P>, E::Set>::new();
@@ -147,6 +156,53 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
         };
         if !free {
             self.twice.push(<E as Event>::NAME);
+        }
+        self
+    }
+
+    /// The sources of the events that have a handler.
+    pub(crate) fn take_sources(&mut self) -> Result<Sources<S::Target<P>>, StartError> {
+        if let Some(event) = self.twice.first() {
+            return Err(StartError::HandlerTwice { projection: P::NAME, event });
+        }
+        if let Some(event) = self.unhandled.first() {
+            return Err(StartError::Unhandled { projection: P::NAME, event });
+        }
+        Ok(std::mem::take(&mut self.sources))
+    }
+
+    fn source<E: MemberOf>(&mut self) -> Option<&mut TypedSource<S::Target<P>, E::Set>> {
+        self.sources.iter_mut().find_map(|source| source.as_any_mut().downcast_mut())
+    }
+
+    fn handler<E: MemberOf>(&mut self) -> Option<&mut Handler<S::Target<P>, E::Set>> {
+        let handler = self.source::<E>().and_then(|source| source.handler(E::INDEX));
+        if handler.is_none() {
+            self.unhandled.push(<E as Event>::NAME);
+        }
+        self.source::<E>()?.handler(E::INDEX)
+    }
+
+    /// Keeps events of type `E`, which has a handler, in order by `key`: when one fails, those with the same key wait behind it. By
+    /// their stream, unless this is said.
+    pub fn key<E: MemberOf, D: fmt::Display>(
+        &mut self,
+        key: impl Fn(&E, &Header) -> D + Send + Sync + 'static,
+    ) -> &mut Self {
+        if let Some(handler) = self.handler::<E>() {
+            handler.key = Some(Box::new(move |set, header| match E::from_set(set) {
+                Some(event) => key(event, header).to_string(),
+                None => String::new(),
+            }));
+        }
+        self
+    }
+
+    /// Runs the handler of events of type `E` for what is committed from now on only: not for what was in the log when the view
+    /// was begun, or is built anew. A view in memory is built anew with each start of the app.
+    pub fn live_only<E: MemberOf>(&mut self) -> &mut Self {
+        if let Some(handler) = self.handler::<E>() {
+            handler.live_only = true;
         }
         self
     }

@@ -21,8 +21,8 @@ use parking_lot::{Condvar, Mutex};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::{
-    App, ConsumerState, EventStore, Memory, Query, QueryError, View, ViewError, Watching,
-    projection,
+    App, ConsumerState, EventStore, FailurePolicy, Handlers, Header, InMemory, Memory, OnFailure,
+    Projection, Query, QueryError, View, ViewError, Watching, projection,
 };
 
 macro_rules! counts {
@@ -32,18 +32,17 @@ macro_rules! counts {
         struct $query;
     )+ };
 }
-counts!(InView InRows InClosure Unheard Moody);
+counts!(InView InRows InStrict InClosure Unheard Moody);
 
-/// How many deposits there were. It cannot stand one of 13 cents, but has counted it before it says so.
+/// How many deposits there were.
 #[derive(Default)]
 struct Counted(u64);
 
 #[projection(name = "counted", version = 1)]
 impl Counted {
     #[on]
-    fn deposited(&mut self, event: &Deposited) -> Result<(), &'static str> {
+    fn deposited(&mut self, _: &Deposited) {
         self.0 += 1;
-        if event.cents == 13 { Err("thirteen") } else { Ok(()) }
     }
 
     #[query]
@@ -90,6 +89,55 @@ impl Bookings {
     #[on]
     fn booked(&mut self, _: &Booked) {
         self.0 += 1;
+    }
+}
+
+/// How many deposits there were. It stops at one of 13 cents, but has counted it before that.
+#[derive(Default)]
+struct Strict(u64);
+
+impl Projection for Strict {
+    const NAME: &'static str = "strict";
+    const VERSION: u32 = 1;
+    type Storage = InMemory;
+
+    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
+        handlers.on(|strict: &mut Self, event: &Deposited, _: &Header| {
+            strict.0 += 1;
+            if event.cents == 13 { Err("thirteen") } else { Ok(()) }
+        });
+        handlers.answer(|strict: &Self, _: InStrict| strict.0);
+    }
+
+    fn failures() -> FailurePolicy {
+        FailurePolicy { on_failure: OnFailure::Stop, ..FailurePolicy::default() }
+    }
+}
+
+/// How many deposits there were. It parks those of 13 cents, of one account at most, until it is mended.
+#[derive(Default)]
+struct Parking {
+    count: u64,
+    mended: Arc<AtomicBool>,
+}
+
+impl Projection for Parking {
+    const NAME: &'static str = "parking";
+    const VERSION: u32 = 1;
+    type Storage = InMemory;
+
+    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
+        handlers.on(|parking: &mut Self, event: &Deposited, _: &Header| {
+            if event.cents == 13 && !parking.mended.load(Ordering::Relaxed) {
+                return Err("thirteen");
+            }
+            parking.count += 1;
+            Ok(())
+        });
+    }
+
+    fn failures() -> FailurePolicy {
+        FailurePolicy { max_parked_keys: 1, ..FailurePolicy::default() }
     }
 }
 
@@ -358,9 +406,10 @@ async fn a_query_that_nobody_answers_says_so_and_ends() {
 
 #[tokio::test]
 async fn it_ends_when_its_projection_stops_with_the_last_answer_first() {
-    let app = start().await;
-    let (mut untyped, mut typed) = (counted(&app.view::<Counted>()), app.watch(InView));
-    let mut other = app.view::<Rows>().watch(rows);
+    let app = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = app.projection(Strict::default()).projection(Rows).start().await.unwrap();
+    let mut untyped = app.view::<Strict>().watch(|strict: &Strict| strict.0);
+    let (mut typed, mut other) = (app.watch(InStrict), app.view::<Rows>().watch(rows));
     assert_eq!(next(&mut untyped).await, Some(0));
     assert_eq!(next(&mut typed).await.unwrap().unwrap(), 0);
     app.send("a", Deposit { cents: 13 }).await.unwrap();
@@ -372,6 +421,53 @@ async fn it_ends_when_its_projection_stops_with_the_last_answer_first() {
     // The other one goes on.
     app.send("a", Deposit { cents: 1 }).await.unwrap();
     while next(&mut other).await.unwrap().unwrap() < 2 {}
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_projection_that_stands_still_with_too_many_letters_is_not_the_end() {
+    let mended = Arc::<AtomicBool>::default();
+    let parking = Parking { mended: Arc::clone(&mended), ..Parking::default() };
+    let app = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = app.projection(parking).start().await.unwrap();
+    let view = app.view::<Parking>();
+    let mut watching = view.watch(|parking: &Parking| parking.count);
+    assert_eq!(next(&mut watching).await, Some(0));
+    let parked = app.send("a", Deposit { cents: 13 }).await.unwrap().position;
+    let one = app.send("b", Deposit { cents: 1 }).await.unwrap().position;
+    view.at_least(one).await.unwrap();
+    assert_eq!(next(&mut watching).await, Some(1));
+    // A second account is one too many: the projection stands still, which is not the end.
+    app.send("c", Deposit { cents: 13 }).await.unwrap();
+    until("the projection stands still", || {
+        app.status().projections[0].state == ConsumerState::Stopped
+    })
+    .await;
+    let watching = begin(watching.next()).await;
+    assert!(!watching.is_done());
+    mended.store(true, Ordering::Relaxed);
+    app.letters().of("parking").unwrap().retry(parked).await.unwrap();
+    assert!(matches!(soon("the change", watching.end()).await, Some(2 | 3)));
+    app.shutdown().await.unwrap();
+    assert_eq!(view.read().count, 3);
+}
+
+#[tokio::test]
+async fn a_letter_that_is_handled_later_is_a_change() {
+    let mended = Arc::<AtomicBool>::default();
+    let parking = Parking { mended: Arc::clone(&mended), ..Parking::default() };
+    let app = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = app.projection(parking).start().await.unwrap();
+    let view = app.view::<Parking>();
+    let mut watching = view.watch(|parking: &Parking| parking.count);
+    let parked = app.send("a", Deposit { cents: 13 }).await.unwrap().position;
+    view.at_least(parked).await.unwrap();
+    until("the projection is live", || app.status().projections[0].state == ConsumerState::Live)
+        .await;
+    assert_eq!(next(&mut watching).await, Some(0));
+    mended.store(true, Ordering::Relaxed);
+    app.letters().of("parking").unwrap().retry(parked).await.unwrap();
+    assert_eq!(next(&mut watching).await, Some(1));
     app.shutdown().await.unwrap();
 }
 

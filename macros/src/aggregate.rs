@@ -67,7 +67,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
     for (name, handler) in
-        block.take_handlers("aggregate", &["command", "apply"], &["on", "query"], &mut errors)
+        block.take_handlers("aggregate", &["command", "apply"], &[], &["on", "query"], &mut errors)
     {
         match name {
             "command" => model.decided.extend(command(&handler, &mut errors)),

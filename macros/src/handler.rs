@@ -77,11 +77,13 @@ impl Block {
 
     /// Takes the methods that bear one of the attributes in `known` out of the block, attribute by attribute.
     ///
-    /// `foreign` are the attributes of the other macro: rustc would only say that it cannot find them.
+    /// Those in `keyed` take keys, as in `#[on(live_only)]`; the others take nothing. `foreign` are the attributes of the other
+    /// macros: rustc would only say that it cannot find them.
     pub(crate) fn take_handlers(
         &mut self,
         macro_name: &str,
         known: &[&'static str],
+        keyed: &[&str],
         foreign: &[&str],
         errors: &mut Errors,
     ) -> Vec<(&'static str, Handler)> {
@@ -89,6 +91,7 @@ impl Block {
         for item in &mut self.item.items {
             let ImplItem::Fn(method) = item else { continue };
             let mut found: Option<&'static str> = None;
+            let mut keys = None;
             method.attrs.retain(|attribute| {
                 let path = attribute.path();
                 if let Some(name) = known.iter().find(|name| path.is_ident(name)) {
@@ -97,8 +100,8 @@ impl Block {
                             attribute,
                             "a method handles one thing: remove one of its attributes",
                         );
-                    } else if !matches!(attribute.meta, Meta::Path(_)) {
-                        errors.at(attribute, format_args!("`#[{name}]` takes no arguments"));
+                    } else {
+                        keys = attribute_keys(attribute, name, keyed.contains(name), errors);
                     }
                     found = found.or(Some(name));
                     return false;
@@ -136,10 +139,28 @@ impl Block {
                     clippy::unused_self,
                 )]
             });
-            handlers.push((name, Handler { signature: method.sig.clone() }));
+            handlers.push((name, Handler { signature: method.sig.clone(), keys }));
         }
         handlers
     }
+}
+
+/// What stands between the parentheses of the attribute `name`, if there are any.
+fn attribute_keys(
+    attribute: &Attribute,
+    name: &str,
+    takes_keys: bool,
+    errors: &mut Errors,
+) -> Option<TokenStream> {
+    match &attribute.meta {
+        Meta::Path(_) => {}
+        Meta::List(list) if takes_keys => return Some(list.tokens.clone()),
+        _ if takes_keys => {
+            errors.at(attribute, format_args!("write `#[{name}]`, or `#[{name}(…)]` with keys"));
+        }
+        _ => errors.at(attribute, format_args!("`#[{name}]` takes no arguments")),
+    }
+    None
 }
 
 fn refuse_cfg(name: &str, attributes: &[Attribute], errors: &mut Errors) {
@@ -186,6 +207,8 @@ pub(crate) enum Borrow {
 /// A method with one of the attributes.
 pub(crate) struct Handler {
     pub(crate) signature: Signature,
+    /// What stands between the parentheses of the attribute.
+    pub(crate) keys: Option<TokenStream>,
 }
 
 impl Handler {

@@ -11,7 +11,7 @@ use crate::errors::Errors;
 pub(crate) struct Keys {
     /// The attribute as the user writes it: `#[event]`.
     pub(crate) attribute: &'static str,
-    /// Each key with an example of how to write it.
+    /// Each key with an example of how to write it; one whose example is its name stands alone.
     pub(crate) known: &'static [(&'static str, &'static str)],
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Keys {
 pub(crate) const CRATE: (&str, &str) = ("crate", "crate = ::tidings");
 
 impl Keys {
-    /// Parses `tokens` key by key. `value` reads what follows the key's name and says whether it could.
+    /// Parses `tokens` key by key. `value` reads what follows the key's name, if anything does, and says whether it could.
     ///
     /// `seen` are the keys of earlier attributes of the same kind; a mistake in one key does not hide those in others.
     /// False if there is something that is no key: a key that seems to be missing may be meant by it.
@@ -75,12 +75,13 @@ impl Keys {
         }
         let span = key.span();
         seen.push(key);
-        let is_list = example.contains('(');
-        if is_list != input.peek(syn::token::Paren) || is_list == input.peek(Token![=]) {
+        let (is_list, is_alone) = (example.contains('('), example == name);
+        let has_value = !is_list && !is_alone;
+        if is_list != input.peek(syn::token::Paren) || has_value != input.peek(Token![=]) {
             errors.span(span, format_args!("write `{example}`"));
             return Ok(true);
         }
-        if !is_list {
+        if has_value {
             input.parse::<Token![=]>()?;
         }
         let value_span =

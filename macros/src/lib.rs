@@ -10,6 +10,7 @@ mod errors;
 mod event;
 mod handler;
 mod keys;
+mod on;
 mod projection;
 mod query;
 mod subscriber;

@@ -48,8 +48,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
-    let methods =
-        block.take_handlers("projection", &["on", "query"], &["apply", "command"], &mut errors);
+    let methods = block.take_handlers(
+        "projection",
+        &["on", "query"],
+        &[],
+        &["apply", "command"],
+        &mut errors,
+    );
     for (name, handler) in methods {
         match (name, &model.schema) {
             ("query", None) => model.answers.extend(query::in_memory(&handler, &mut errors)),

@@ -35,8 +35,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
-    let methods =
-        block.take_handlers("subscriber", &["on"], &["apply", "command", "query"], &mut errors);
+    let methods = block.take_handlers(
+        "subscriber",
+        &["on"],
+        &[],
+        &["apply", "command", "query"],
+        &mut errors,
+    );
     for (_, handler) in methods {
         handler.check(
             "an event handler",

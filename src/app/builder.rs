@@ -23,8 +23,13 @@ use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Hook, Reference, Routes, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Envelope, EventSet};
-use crate::processor::{ConsumerState, Keeper, Processor, Progress, Source, Stopping, Wiring};
-use crate::projection::{Projection, ProjectionStatus};
+use crate::letters::Letters;
+use crate::letters::desk::ConsumerLetters;
+use crate::letters::shelf::{Shelf, Shelved};
+#[cfg(feature = "sqlite")]
+use crate::processor::file::ViewsFile;
+use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
+use crate::projection::{Handlers, Projection, ProjectionStatus, Storage};
 use crate::query::{Answers, Query, QueryContext};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
@@ -82,6 +87,16 @@ pub enum StartError {
     /// A projection has two handlers for the same event.
     #[error("projection {projection:?} has two handlers for event {event:?}: merge them into one")]
     HandlerTwice {
+        /// The projection.
+        projection: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// Something was said of an event that a projection has no handler for.
+    #[error(
+        "projection {projection:?} has no handler for event {event:?}: name that before its key or `live_only`"
+    )]
+    Unhandled {
         /// The projection.
         projection: &'static str,
         /// The event's stored name.
@@ -359,6 +374,9 @@ impl AppBuilder {
             shard_gauges: Vec::new(),
             projection_gauges: Vec::new(),
             subscriber_gauges: Vec::new(),
+            letters: Vec::new(),
+            #[cfg(feature = "sqlite")]
+            views_file: None,
         };
         let started = self
             .hooks
@@ -415,6 +433,7 @@ impl AppBuilder {
                 directories: building.directories,
                 views: building.views,
                 answers: building.answers,
+                letters: Letters::new(building.letters),
                 gauges: Gauges {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
@@ -485,6 +504,10 @@ pub struct Building {
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
+    /// The letters of each consumer.
+    letters: Vec<ConsumerLetters>,
+    #[cfg(feature = "sqlite")]
+    views_file: Option<ViewsFile>,
 }
 
 /// A subscriber that is ready to run, once there is somebody who ends it.
@@ -566,19 +589,25 @@ impl Building {
     }
 
     /// Starts the actor of a projection, and returns where it shows its progress.
-    pub(crate) fn start_processor<P: Projection, K: Keeper>(
+    pub(crate) fn start_processor<P, S, K>(
         &mut self,
         floor: Floor,
         keeper: K,
-        mut sources: Vec<Box<dyn Source<K::Target>>>,
-        twice: &[&'static str],
-    ) -> Result<watch::Receiver<Progress>, StartError> {
-        if let Some(event) = twice.first() {
-            return Err(StartError::HandlerTwice { projection: P::NAME, event });
-        }
+        shelved: Shelved,
+        handlers: &mut Handlers<P, S>,
+    ) -> Result<watch::Receiver<Progress>, StartError>
+    where
+        P: Projection<Storage = S>,
+        S: Storage<Target<P> = K::Target>,
+        K: Keeper,
+    {
+        let mut sources = handlers.take_sources()?;
         if sources.is_empty() {
             return Err(StartError::NoHandlers(P::NAME));
         }
+        let shelf = Arc::new(Shelf::new(shelved));
+        let (letters, clerk) = ConsumerLetters::new(P::NAME, shelf);
+        self.letters.push(letters);
         for source in &mut sources {
             let (set, names) = source.set();
             self.claim(set, names)?;
@@ -598,6 +627,9 @@ impl Building {
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
             progress,
+            clock: Arc::clone(&self.clock),
+            policy: P::failures(),
+            clerk,
         };
         let processor = Processor::new(keeper, sources, wiring);
         let arbiters = self.arbiters(floor)?;
@@ -666,10 +698,15 @@ impl Building {
         Ok(ready.into_iter().map(|(name, ready)| (name, spawn(ready))).collect())
     }
 
-    /// The file that table projections keep their views in; none if they live in memory.
+    /// The file that consumers keep their views and checkpoints in; in memory if the log is.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn views_path(&self) -> Option<PathBuf> {
-        self.settings.views.clone().or_else(|| self.store.views_beside())
+    pub(crate) fn views_file(&mut self) -> ViewsFile {
+        let (settings, store) = (&self.settings, &self.store);
+        let file = self.views_file.get_or_insert_with(|| {
+            let path = settings.views.clone().or_else(|| store.views_beside());
+            ViewsFile::new(path, store.log_id())
+        });
+        file.clone()
     }
 }
 

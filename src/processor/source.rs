@@ -1,16 +1,18 @@
 //! One topic of a processor, with the handlers for its events.
 
 use std::any::{Any, TypeId};
+use std::borrow::Cow;
 use std::error::Error;
 use std::ops::ControlFlow;
 
 use tracing::trace_span;
 
-use super::{Chunk, Trouble};
+use super::{Chunk, Failure, Sorting};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
 use crate::codec::Codec;
-use crate::event::{Envelope, EventSet, Header, Recorded};
+use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded};
+use crate::letters::shelf::Fate;
 use crate::stream::Position;
 use crate::telemetry;
 
@@ -39,18 +41,59 @@ pub(crate) trait Source<T>: Send {
     fn peek(&mut self) -> Peek;
 
     /// Folds what the ring holds up to `through`, at most `room` events, and takes note in `chunk`.
-    fn fold_live(&mut self, target: &mut T, through: Position, room: &mut usize, chunk: &mut Chunk);
+    fn fold_live(
+        &mut self,
+        target: &mut T,
+        through: Position,
+        sorting: &Sorting<'_>,
+        room: &mut usize,
+        chunk: &mut Chunk,
+    );
 
-    /// Folds an event from the log.
-    fn fold_recorded(&self, target: &mut T, event: &Recorded, codec: Codec) -> Result<(), Trouble>;
+    /// Folds an event from the log, and takes note in `chunk`.
+    fn fold_recorded(
+        &self,
+        target: &mut T,
+        event: &Recorded,
+        sorting: &Sorting<'_>,
+        chunk: &mut Chunk,
+    );
+
+    /// Whether the event can be read.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn check(&self, event: &Recorded, codec: Codec) -> Result<(), DecodeError>;
 
     /// For finding the source of a set again while handlers are named.
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-/// What a handler does with one event of set `S`.
-pub(crate) type Handler<T, S> =
-    Box<dyn Fn(&mut T, &S, &Header) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
+/// All topics of a processor.
+pub(crate) type Sources<T> = Vec<Box<dyn Source<T>>>;
+
+/// What a consumer does with one event of set `S`.
+pub(crate) struct Handler<T, S> {
+    pub(crate) call: Box<Call<T, S>>,
+    /// By what the events are kept in order; by their stream if it is not said.
+    pub(crate) key: Option<Box<KeyOf<S>>>,
+    /// It does not run in a replay.
+    pub(crate) live_only: bool,
+}
+
+pub(crate) type Call<T, S> =
+    dyn Fn(&mut T, &S, &Header) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync;
+
+pub(crate) type KeyOf<S> = dyn Fn(&S, &Header) -> String + Send + Sync;
+
+impl<T, S> Handler<T, S> {
+    fn key<'h>(&self, event: &S, header: &'h Header) -> Cow<'h, str> {
+        match &self.key {
+            None => header.stream.as_str().into(),
+            Some(key) => key(event, header).into(),
+        }
+    }
+}
 
 /// The source of the events of set `S`.
 pub(crate) struct TypedSource<T, S: EventSet> {
@@ -75,6 +118,11 @@ impl<T, S: EventSet> TypedSource<T, S> {
             }
             Some(Some(_)) | None => false,
         }
+    }
+
+    /// The handler of the event with this index.
+    pub(crate) fn handler(&mut self, index: usize) -> Option<&mut Handler<T, S>> {
+        self.handlers.get_mut(index)?.as_mut()
     }
 }
 
@@ -113,6 +161,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         &mut self,
         target: &mut T,
         through: Position,
+        sorting: &Sorting<'_>,
         room: &mut usize,
         chunk: &mut Chunk,
     ) {
@@ -123,10 +172,18 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         // A reader that was overtaken meanwhile learns it from its next peek.
         let _ = cursor.read(through, *room, |envelope| {
             *room -= 1;
-            match fold(handlers, target, &envelope.event, &envelope.header) {
+            let Envelope { event, header } = envelope;
+            let folded = match sorting.fate(header.position) {
+                Fate::Handle => fold(handlers, target, event, header, sorting, chunk),
+                Fate::Discarded => Ok(()),
+                Fate::Edited(payload) => match decode::<S>(header, &payload, sorting.codec) {
+                    Ok(edited) => fold(handlers, target, &edited, header, sorting, chunk),
+                    Err(source) => Err(failure(header, header.stream.as_str().into(), source)),
+                },
+            };
+            match folded {
                 Ok(()) => {
                     chunk.through = envelope.header.position;
-                    chunk.time = Some(envelope.header.time);
                     ControlFlow::Continue(())
                 }
                 Err(failure) => {
@@ -137,13 +194,31 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         });
     }
 
-    fn fold_recorded(&self, target: &mut T, event: &Recorded, codec: Codec) -> Result<(), Trouble> {
-        let decoded = match Panic::catch(|| event.decode::<S>(codec)) {
-            Ok(Ok(decoded)) => decoded,
-            Ok(Err(error)) => return Err(failure(&event.header, error.into())),
-            Err(panic) => return Err(panicked(&event.header, &panic)),
+    fn fold_recorded(
+        &self,
+        target: &mut T,
+        event: &Recorded,
+        sorting: &Sorting<'_>,
+        chunk: &mut Chunk,
+    ) {
+        let header = &event.header;
+        let edited = match sorting.fate(header.position) {
+            Fate::Handle => None,
+            Fate::Edited(payload) => Some(payload),
+            Fate::Discarded => return,
         };
-        fold(&self.handlers, target, &decoded, &event.header)
+        let payload = edited.as_deref().unwrap_or(&event.payload);
+        let folded = match decode::<S>(header, payload, sorting.codec) {
+            Ok(decoded) => fold(&self.handlers, target, &decoded, header, sorting, chunk),
+            // What cannot be read is kept in order by its stream: nothing else is known of it.
+            Err(_) if sorting.sets_aside(header.stream.as_str(), header, chunk) => Ok(()),
+            Err(source) => Err(failure(header, header.stream.as_str().into(), source)),
+        };
+        chunk.failure = folded.err();
+    }
+
+    fn check(&self, event: &Recorded, codec: Codec) -> Result<(), DecodeError> {
+        event.decode::<S>(codec).map(drop)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -151,41 +226,66 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     }
 }
 
-/// Hands one event to its handler, if it has one.
+fn decode<S: EventSet>(
+    header: &Header,
+    payload: &[u8],
+    codec: Codec,
+) -> Result<S, Box<dyn Error + Send + Sync>> {
+    match Panic::catch(|| S::decode(&header.name, header.schema_version, codec, payload)) {
+        Ok(decoded) => Ok(decoded?),
+        Err(panic) => Err(panicked(&panic)),
+    }
+}
+
+/// Hands one event to its handler, if it has one and nothing stands in its way.
 fn fold<T, S: EventSet>(
     handlers: &[Option<Handler<T, S>>],
     target: &mut T,
     event: &S,
     header: &Header,
-) -> Result<(), Trouble> {
+    sorting: &Sorting<'_>,
+    chunk: &mut Chunk,
+) -> Result<(), Box<Failure>> {
     let Some(Some(handler)) = handlers.get(event.index()) else {
         return Ok(());
     };
-    let _span = trace_span!(
+    if handler.live_only && header.position <= sorting.replayed {
+        return Ok(());
+    }
+    if sorting.is_needed() && sorting.sets_aside(&handler.key(event, header), header, chunk) {
+        return Ok(());
+    }
+    let span = trace_span!(
         telemetry::HANDLE,
         event = &*header.name,
         event_id = %header.event_id,
         position = header.position.as_u64(),
         correlation_id = %header.correlation_id,
-    )
-    .entered();
-    match Panic::catch(|| handler(target, event, header)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(failure(header, error)),
-        Err(panic) => Err(panicked(header, &panic)),
-    }
+    );
+    let entered = span.enter();
+    let outcome = Panic::catch(|| (handler.call)(target, event, header));
+    drop(entered);
+    let source = match outcome {
+        Ok(Ok(())) => {
+            chunk.time = Some(header.time);
+            return Ok(());
+        }
+        Ok(Err(error)) => error,
+        Err(panic) => panicked(&panic),
+    };
+    let mut failure = failure(header, handler.key(event, header), source);
+    failure.span = span.id().map(|id| id.into_u64());
+    Err(failure)
 }
 
-fn panicked(header: &Header, panic: &Panic) -> Trouble {
-    failure(header, format!("it panicked: {}", panic.message).into())
+fn panicked(panic: &Panic) -> Box<dyn Error + Send + Sync> {
+    format!("it panicked: {}", panic.message).into()
 }
 
-fn failure(header: &Header, source: Box<dyn Error + Send + Sync>) -> Trouble {
-    Trouble::Handler {
-        position: header.position,
-        event_id: header.event_id,
-        name: header.name.clone().into_owned(),
-        stream: header.stream.clone(),
-        source,
-    }
+fn failure(
+    header: &Header,
+    key: Cow<'_, str>,
+    source: Box<dyn Error + Send + Sync>,
+) -> Box<Failure> {
+    Box::new(Failure { header: header.clone(), key: key.into(), source, span: None })
 }

@@ -17,6 +17,7 @@ use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
+use crate::processor::ledger::Ledger;
 use crate::processor::{Chunk, Keeper, Progress};
 use crate::projection::HandlerOutcome;
 use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
@@ -38,17 +39,20 @@ impl private::Storage for InMemory {
         projection: P,
         building: &mut Building,
     ) -> Result<View<P>, StartError> {
-        let Handlers { sources, twice, answers, .. } = Handlers::<P, Self>::of_projection();
+        let mut handlers = Handlers::<P, Self>::of_projection();
         let folded = Arc::new(RwLock::new(Folded {
             projection,
             position: Position::START,
             time: Timestamp::default(),
         }));
-        let keeper = MemoryKeeper { folded: Arc::clone(&folded) };
+        let (ledger, begin) = Ledger::open(building, P::NAME, P::VERSION)
+            .map_err(|source| StartError::View { name: P::NAME, source })?;
+        let replayed = building.head.borrow().position;
+        let keeper = MemoryKeeper { folded: Arc::clone(&folded), ledger, replayed };
         let progress =
-            building.start_processor::<P, _>(Floor::Projections, keeper, sources, &twice)?;
+            building.start_processor(Floor::Projections, keeper, begin.shelved, &mut handlers)?;
         let view = View { folded, progress };
-        answers.into_iter().try_for_each(|answer| answer(&view, &mut building.answers))?;
+        handlers.answers.into_iter().try_for_each(|answer| answer(&view, &mut building.answers))?;
         Ok(view)
     }
 }
@@ -108,6 +112,8 @@ struct Folded<P> {
 
 struct MemoryKeeper<P> {
     folded: Arc<RwLock<Folded<P>>>,
+    ledger: Ledger,
+    replayed: Position,
 }
 
 impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
@@ -126,6 +132,12 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
         (folded.position, folded.time)
     }
 
+    fn replayed(&self) -> Position {
+        self.replayed
+    }
+
+    /// What is folded cannot be taken back. A letter that cannot be written down is kept in memory alone; after a restart its event
+    /// is folded again, and fails again.
     fn keep(
         &mut self,
         fold: &mut dyn FnMut(&mut P) -> Chunk,
@@ -134,6 +146,10 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
         let chunk = fold(&mut folded.projection);
         folded.position = folded.position.max(chunk.through);
         folded.time = chunk.time.unwrap_or(folded.time);
+        drop(folded);
+        if let Err(error) = self.ledger.save(None, &chunk.changes) {
+            tracing::error!(%error, "letters of a view in memory cannot be written down");
+        }
         Ok(chunk)
     }
 

@@ -1,46 +1,37 @@
 //! Views in SQLite tables.
 //!
 //! All table projections of an app share one file beside the log. Each keeps its checkpoint there, and every transaction
-//! moves rows and checkpoint together, so each event affects the view exactly once over crash and restart. The file is in
-//! WAL mode with `synchronous=NORMAL`: after a power cut it may be a little older, and folds those events again.
+//! moves rows, letters and checkpoint together, so each event affects the view exactly once over crash and restart.
 
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
-use tracing::{Span, info, warn};
-use uuid::Uuid;
+use tracing::Span;
 
 use super::{Handlers, PATIENCE, Projection, Storage, ViewError, Watching, private, reached};
 use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
-use crate::processor::{Chunk, Keeper, Progress, Trouble};
+use crate::letters::rows;
+use crate::letters::shelf::{Change, Shelved};
+use crate::processor::file::{self, Ahead, Declared, Entry, ViewsFile};
+use crate::processor::{Chunk, Keeper, Progress};
 use crate::projection::HandlerOutcome;
 use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
 use crate::store::StoreError;
 use crate::stream::Position;
 
-/// What marks a file as a file of views: "TIDV".
-const APPLICATION_ID: i64 = 0x5449_4456;
-
-/// The format of the file's own table.
-const FORMAT: i64 = 1;
-
 /// How many positions may be passed without an event for this view before the checkpoint is written down all the same. They
 /// are looked through again after a restart, which takes a few milliseconds.
 const UNSAVED: u64 = 10_000;
-
-/// How long a write waits for another program that writes to the file, before the projection says that it tries again.
-const BUSY: Duration = Duration::from_secs(1);
 
 /// A view in SQLite tables.
 ///
@@ -111,25 +102,29 @@ impl private::Storage for Tables {
         projection: P,
         building: &mut Building,
     ) -> Result<TableView<P>, StartError> {
-        let Handlers { sources, twice, answers, schema, .. } = Handlers::<P, Self>::of_projection();
-        let file = ViewsFile::beside(building);
-        let head = building.head.borrow().position;
-        let keeper = TableKeeper::open(
-            projection,
-            &file,
-            schema.unwrap_or_default(),
-            building.store.log_id(),
-            head,
-        )
-        .map_err(|source| StartError::View { name: P::NAME, source })?;
-        let progress = building.start_processor::<P, _>(Floor::Tables, keeper, sources, &twice)?;
+        let mut handlers = Handlers::<P, Self>::of_projection();
+        let file = building.views_file();
+        let declared = Declared {
+            name: P::NAME,
+            version: P::VERSION,
+            schema: handlers.schema.unwrap_or_default(),
+            log_id: building.store.log_id(),
+            head: building.head.borrow().position,
+            ahead: Ahead::BuildAnew,
+        };
+        let (keeper, shelved) = TableKeeper::open(projection, &file, &declared)
+            .map_err(|source| StartError::View { name: P::NAME, source })?;
+        let progress = building.start_processor(Floor::Tables, keeper, shelved, &mut handlers)?;
         let anchor = file
             .anchor()
             .map_err(|error| StartError::View { name: P::NAME, source: file.failed(error) })?;
         let inner =
             TableViewInner { name: P::NAME, file, anchor, idle: Mutex::default(), progress };
         let view = TableView { inner: Arc::new(inner), projection: std::marker::PhantomData };
-        answers.into_iter().try_for_each(|answer| answer(&view.read(), &mut building.answers))?;
+        handlers
+            .answers
+            .into_iter()
+            .try_for_each(|answer| answer(&view.read(), &mut building.answers))?;
         Ok(view)
     }
 }
@@ -255,263 +250,43 @@ impl<P> fmt::Debug for Target<P> {
     }
 }
 
-/// Where views are kept.
-#[derive(Debug, Clone)]
-enum ViewsFile {
-    Path(PathBuf),
-    /// In memory, under the log's identity, for as long as a connection is open.
-    Memory(Uuid),
-}
-
-impl ViewsFile {
-    fn beside(building: &Building) -> Self {
-        match building.views_path() {
-            Some(path) => Self::Path(path),
-            None => Self::Memory(building.store.log_id()),
-        }
-    }
-
-    fn connect(&self, access: OpenFlags) -> rusqlite::Result<Connection> {
-        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = match self {
-            Self::Path(path) => Connection::open_with_flags(path, flags)?,
-            Self::Memory(log) => Connection::open_with_flags(
-                Path::new(&format!("file:/tidings-views-{log}?vfs=memdb")),
-                flags | OpenFlags::SQLITE_OPEN_URI,
-            )?,
-        };
-        connection.busy_timeout(BUSY)?;
-        Ok(connection)
-    }
-
-    /// A connection that keeps views in memory alive when their projections have ended.
-    fn anchor(&self) -> rusqlite::Result<Option<Mutex<Connection>>> {
-        match self {
-            Self::Path(_) => Ok(None),
-            Self::Memory(_) => {
-                self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map(|open| Some(Mutex::new(open)))
-            }
-        }
-    }
-
-    /// Opens the file for writing, and makes it one of views if it is new.
-    fn open(&self) -> Result<Connection, StoreError> {
-        let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let mut connection = self.connect(access).map_err(|error| self.failed(error))?;
-        let number = |pragma: &str| {
-            connection
-                .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-                .map_err(|error| self.failed(error))
-        };
-        let (application, format) = (number("application_id")?, number("user_version")?);
-        let tables = objects(&connection).map_err(|error| self.failed(error))?;
-        // A file without stamps and tables is new, or was begun by a program that was killed.
-        let is_new = (application, format) == (0, 0) && tables.is_empty();
-        if !is_new && application != APPLICATION_ID {
-            return Err(StoreError::Foreign { place: self.to_string(), kind: "file of views" });
-        }
-        if !is_new && format != FORMAT {
-            return Err(StoreError::Format {
-                place: self.to_string(),
-                found: format,
-                known: FORMAT,
-                advice: "delete the file to have its views built anew from the log",
-            });
-        }
-        let begin = |connection: &mut Connection| {
-            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-            let transaction =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            transaction.execute_batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID};
-                 PRAGMA user_version = {FORMAT};
-                 CREATE TABLE IF NOT EXISTS tidings_views (
-                     name TEXT PRIMARY KEY,
-                     version INTEGER NOT NULL,
-                     schema TEXT NOT NULL,
-                     created TEXT NOT NULL,
-                     log_id BLOB NOT NULL,
-                     position INTEGER NOT NULL,
-                     time INTEGER NOT NULL
-                 ) WITHOUT ROWID;"
-            ))?;
-            transaction.commit()
-        };
-        begin(&mut connection).map_err(|error| self.failed(error))?;
-        Ok(connection)
-    }
-
-    fn failed(&self, error: rusqlite::Error) -> StoreError {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => {
-                StoreError::Foreign { place: self.to_string(), kind: "file of views" }
-            }
-            _ => StoreError::Failed { place: self.to_string(), source: error.into() },
-        }
-    }
-}
-
-impl fmt::Display for ViewsFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Memory(_) => f.write_str("the views in memory"),
-        }
-    }
-}
-
 struct TableKeeper<P> {
     name: &'static str,
     target: Target<P>,
+    file: ViewsFile,
     /// What the file says.
     position: Position,
     time: Timestamp,
+    replayed: Position,
 }
 
 impl<P: Projection> TableKeeper<P> {
     fn open(
         projection: P,
         file: &ViewsFile,
-        schema: &str,
-        log_id: Uuid,
-        head: Position,
-    ) -> Result<Self, StoreError> {
+        declared: &Declared,
+    ) -> Result<(Self, Shelved), StoreError> {
         let mut connection = file.open()?;
-        let view = View::prepare::<P>(&mut connection, schema, log_id, head)
-            .map_err(|error| file.failed(error))?;
-        if view.log_id != log_id {
-            return Err(StoreError::Foreign {
-                place: file.to_string(),
-                kind: "file of views of this log",
-            });
-        }
+        let entry = Entry::prepare(&mut connection, file, declared)?;
+        let shelved = rows::load(&connection, P::NAME).map_err(|error| file.failed(error))?;
+        let Entry { position, time, replayed, .. } = entry;
         let target = Target { projection, connection };
-        Ok(Self { name: P::NAME, target, position: view.position, time: view.time })
+        let keeper = Self { name: P::NAME, target, file: file.clone(), position, time, replayed };
+        Ok((keeper, shelved))
     }
 
-    /// Writes the checkpoint down, in the open transaction.
-    fn save(&self, position: Position, time: Timestamp) -> rusqlite::Result<()> {
-        self.target
-            .connection
-            .prepare_cached("UPDATE tidings_views SET position = ?2, time = ?3 WHERE name = ?1")?
-            .execute(params![self.name, position.as_u64() as i64, time.as_micros() as i64])?;
-        Ok(())
+    /// Writes down, in the open transaction, what has changed and the checkpoint, and commits.
+    fn commit(
+        &self,
+        position: Position,
+        time: Timestamp,
+        changes: &[Change],
+    ) -> rusqlite::Result<()> {
+        let connection = &self.target.connection;
+        rows::save(connection, self.name, changes)?;
+        file::save(connection, self.name, position, time)?;
+        connection.execute_batch("COMMIT")
     }
-}
-
-/// What the file knows of a view.
-struct View {
-    version: u32,
-    schema: String,
-    created: Vec<(String, String)>,
-    log_id: Uuid,
-    position: Position,
-    time: Timestamp,
-}
-
-impl View {
-    /// Finds the view, or builds its tables if it is new or its past is of no use. If the file belongs to another log, it is
-    /// left as it is, and one of that log's views is returned.
-    fn prepare<P: Projection>(
-        connection: &mut Connection,
-        schema: &str,
-        log_id: Uuid,
-        head: Position,
-    ) -> rusqlite::Result<Self> {
-        let transaction =
-            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        if let Some(stranger) = Self::find(&transaction, "log_id <> ?1", log_id.as_bytes())? {
-            return Ok(stranger);
-        }
-        if let Some(view) = Self::find(&transaction, "name = ?1", P::NAME)? {
-            let reason = if view.version != P::VERSION {
-                "its version has changed"
-            } else if view.schema != schema {
-                "its schema has changed"
-            } else if view.position > head {
-                "it is ahead of the log, which must be an older copy"
-            } else {
-                return Ok(view);
-            };
-            warn!(projection = P::NAME, position = %view.position, reason, "the view is built anew");
-            for (kind, name) in view.created.iter().rev() {
-                let name = name.replace('"', "\"\"");
-                transaction.execute_batch(&format!("DROP {kind} IF EXISTS \"{name}\""))?;
-            }
-            transaction.execute("DELETE FROM tidings_views WHERE name = ?1", [P::NAME])?;
-        } else {
-            info!(projection = P::NAME, "the view is built");
-        }
-        let before = objects(&transaction)?;
-        transaction.execute_batch(schema)?;
-        let mut created = objects(&transaction)?;
-        created.retain(|object| !before.contains(object));
-        let view = Self {
-            version: P::VERSION,
-            schema: schema.to_owned(),
-            created,
-            log_id,
-            position: Position::START,
-            time: Timestamp::default(),
-        };
-        transaction.execute(
-            "INSERT INTO tidings_views VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
-            params![
-                P::NAME,
-                view.version,
-                view.schema,
-                serde_json::to_string(&view.created)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?,
-                view.log_id.as_bytes(),
-            ],
-        )?;
-        transaction.commit()?;
-        Ok(view)
-    }
-
-    /// The first view in the file of which `condition` holds.
-    fn find(
-        connection: &Connection,
-        condition: &str,
-        value: impl rusqlite::ToSql,
-    ) -> rusqlite::Result<Option<Self>> {
-        connection
-            .query_row(
-                &format!(
-                    "SELECT version, schema, created, log_id, position, time FROM tidings_views
-                     WHERE {condition} LIMIT 1"
-                ),
-                [value],
-                |row| {
-                    let created: String = row.get(2)?;
-                    Ok(Self {
-                        version: row.get(0)?,
-                        schema: row.get(1)?,
-                        created: serde_json::from_str(&created).map_err(|error| {
-                            rusqlite::Error::FromSqlConversionFailure(
-                                2,
-                                rusqlite::types::Type::Text,
-                                error.into(),
-                            )
-                        })?,
-                        log_id: Uuid::from_bytes(row.get(3)?),
-                        position: Position::new(row.get::<_, i64>(4)? as u64),
-                        time: Timestamp::from_micros(row.get::<_, i64>(5)? as u64),
-                    })
-                },
-            )
-            .optional()
-    }
-}
-
-/// Everything that a schema can create, by kind and name.
-fn objects(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
-    connection
-        .prepare(
-            "SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-        )?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
 }
 
 impl<P: Projection> Keeper for TableKeeper<P> {
@@ -524,25 +299,30 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         (self.position, self.time)
     }
 
+    fn replayed(&self) -> Position {
+        self.replayed
+    }
+
     fn keep(
         &mut self,
         fold: &mut dyn FnMut(&mut Target<P>) -> Chunk,
     ) -> Result<Chunk, Box<dyn Error + Send + Sync>> {
+        let file = self.file.clone();
+        let _turn = file.turn();
         self.target.connection.execute_batch("BEGIN IMMEDIATE")?;
         let mut chunk = fold(&mut self.target);
         if self.target.connection.is_autocommit() {
-            chunk.failure = Some(Trouble::EndedTransaction);
+            chunk.ended = true;
             return Ok(chunk);
         }
         let passed = self.position.behind(chunk.through);
-        if chunk.failure.is_some() || (chunk.time.is_none() && passed < UNSAVED) {
+        let is_idle = chunk.time.is_none() && chunk.changes.is_empty() && passed < UNSAVED;
+        if chunk.failure.is_some() || is_idle {
             self.target.connection.execute_batch("ROLLBACK")?;
             return Ok(chunk);
         }
         let (position, time) = (self.position.max(chunk.through), chunk.time.unwrap_or(self.time));
-        let saved =
-            self.save(position, time).and_then(|()| self.target.connection.execute_batch("COMMIT"));
-        if let Err(error) = saved {
+        if let Err(error) = self.commit(position, time, &chunk.changes) {
             if !self.target.connection.is_autocommit() {
                 self.target.connection.execute_batch("ROLLBACK")?;
             }
@@ -553,8 +333,9 @@ impl<P: Projection> Keeper for TableKeeper<P> {
     }
 
     fn close(&mut self, position: Position) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let _turn = self.file.turn();
         if position > self.position {
-            self.save(position, self.time)?;
+            file::save(&self.target.connection, self.name, position, self.time)?;
             self.position = position;
         }
         // Readers may outlive this connection, and only the last one empties the write-ahead log by itself.
@@ -752,7 +533,7 @@ impl TableViewInner {
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+            None => self.file.read_only()?,
         };
         connection.execute_batch("BEGIN")?;
         let answer = query(&connection);

@@ -21,7 +21,8 @@
 //! query runs, and nothing is yielded.
 //!
 //! # Ending
-//! It ends when the projection has stopped, or the app was shut down, after the answer from the view as it ended.
+//! It ends when the projection has stopped for good, or the app was shut down, after the answer from the view as it ended. One
+//! that stands still because too many keys are parked may go on, and is waited for.
 
 use std::fmt;
 use std::future::Future;
@@ -148,12 +149,16 @@ where
 
     /// Waits until one of the views has moved; false if none will.
     async fn moved(&mut self) -> bool {
-        self.views.retain(|view| !view.ended);
-        if self.views.is_empty() {
-            return false;
+        loop {
+            self.views.retain(|view| !view.ended);
+            if self.views.is_empty() {
+                return false;
+            }
+            let moves = self.views.iter_mut().map(|view| Box::pin(view.moved()));
+            if let (true, ..) = select_all(moves).await {
+                return true;
+            }
         }
-        select_all(self.views.iter_mut().map(|view| Box::pin(view.moved()))).await;
-        true
     }
 }
 
@@ -162,37 +167,42 @@ struct Followed {
     progress: watch::Receiver<Progress>,
     /// Where it stood when it was looked at.
     position: Position,
-    /// Whether it stood there for good.
+    /// Whether its projection said then that it had stopped. It may go on, if it stopped because too many keys were parked.
+    stopped: bool,
+    /// Whether its projection is gone.
     ended: bool,
 }
 
 impl Followed {
     fn new(progress: watch::Receiver<Progress>) -> Self {
-        Self { progress, position: Position::START, ended: false }
+        Self { progress, position: Position::START, stopped: false, ended: false }
     }
 
     /// Takes note of where it stands.
     fn look(&mut self) {
         let progress = self.progress.borrow_and_update();
         self.position = progress.position;
-        self.ended = progress.state == ConsumerState::Stopped;
+        self.stopped = progress.state == ConsumerState::Stopped;
         drop(progress);
-        // A projection that panicked outside of its handlers says nothing any more.
-        self.ended |= self.progress.has_changed().is_err();
+        self.ended = self.progress.has_changed().is_err();
     }
 
-    /// Waits until it may answer differently from when it was looked at, or will not move any more.
+    /// Waits until it may answer differently from when it was looked at; false if it will not any more.
     ///
     /// Every report counts but those of a projection that stands still and tries again. To look at positions alone is not
-    /// enough: a handler that fails leaves what it had changed, and a view that was built anew may stand where the old one did.
-    async fn moved(&mut self) {
+    /// enough: a letter that is handled later changes what lies behind, a handler that fails leaves what it had changed, and a
+    /// view that was built anew may stand where the old one did.
+    async fn moved(&mut self) -> bool {
         while self.progress.changed().await.is_ok() {
             let progress = self.progress.borrow();
             let stands = progress.position == self.position;
             if !(stands && progress.state == ConsumerState::Retrying) {
-                return;
+                return true;
             }
         }
+        self.ended = true;
+        // One that panicked outside of its handlers has not said what its last state was.
+        !self.stopped
     }
 }
 
@@ -306,9 +316,22 @@ mod tests {
         first.send_replace(at(3, ConsumerState::Stopped));
         second.send_replace(at(3, ConsumerState::Live));
         assert_eq!(poll(&mut watching), Some(Some(3)));
+        drop(first);
         assert_eq!(poll(&mut watching), None);
         second.send_replace(at(4, ConsumerState::Stopped));
         assert_eq!(poll(&mut watching), Some(Some(4)));
+        drop(second);
         assert_eq!(poll(&mut watching), Some(None));
+    }
+
+    #[test]
+    fn a_projection_that_stands_still_is_waited_for() {
+        let progress = watch::Sender::new(at(7, ConsumerState::Stopped));
+        let mut watching = evaluations(&progress);
+        assert_eq!(poll(&mut watching), Some(Some(1)));
+        assert_eq!(poll(&mut watching), None);
+        progress.send_replace(at(7, ConsumerState::CatchingUp));
+        assert_eq!(poll(&mut watching), Some(Some(2)));
+        assert_eq!(poll(&mut watching), None);
     }
 }

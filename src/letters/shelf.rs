@@ -1,0 +1,258 @@
+//! The shelf: the letters of one consumer, by key and in order.
+//!
+//! Its consumer alone changes it, together with its checkpoint; everybody else reads it. While nothing is parked, looking at it
+//! costs one load of a flag.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Letter, LetterState, Resolution, ResolutionKind};
+use crate::event::Header;
+use crate::stream::Position;
+
+/// How many letters one consumer may hold, those that wait included: each takes a few hundred bytes of memory.
+const MAX_LETTERS: usize = 100_000;
+
+/// The letters of a consumer, as its consumer and everybody else see them.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    /// Whether there is nothing to look up.
+    empty: AtomicBool,
+    letters: Mutex<Shelved>,
+    /// How often an event was tried again.
+    retries: AtomicU64,
+}
+
+/// What stands on a shelf.
+#[derive(Debug, Default)]
+pub(crate) struct Shelved {
+    keys: HashMap<Arc<str>, Parked>,
+    resolved: BTreeMap<Position, Resolution>,
+    letters: usize,
+}
+
+/// The letters of one key; never empty.
+#[derive(Debug, Default)]
+struct Parked {
+    letters: BTreeMap<Position, Letter>,
+    /// When the first is tried again by itself; none if it waits for a person.
+    due: Option<Instant>,
+}
+
+/// A change to a shelf, to be kept with the checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// A new or changed letter.
+    Put(Box<Letter>),
+    /// It was handled, or discarded.
+    Remove(Arc<str>, Position),
+    /// A person has decided.
+    Resolve(Resolution),
+}
+
+/// What becomes of an event that a consumer has reached.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is handled.
+    Handle,
+    /// It is handled with this payload in place of its own.
+    Edited(Arc<[u8]>),
+    /// A person has discarded it.
+    Discarded,
+}
+
+impl Shelf {
+    pub(crate) fn new(shelved: Shelved) -> Self {
+        let empty = AtomicBool::new(shelved.is_empty());
+        Self { empty, letters: Mutex::new(shelved), retries: AtomicU64::new(0) }
+    }
+
+    /// An event is tried again.
+    pub(crate) fn count_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often an event was tried again.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// What stands on it; none if that is nothing.
+    pub(crate) fn look(&self) -> Option<MutexGuard<'_, Shelved>> {
+        // The consumer that asks is the one that changes it.
+        (!self.empty.load(Ordering::Relaxed)).then(|| self.letters.lock())
+    }
+
+    /// What stands on it.
+    pub(crate) fn read(&self) -> MutexGuard<'_, Shelved> {
+        self.letters.lock()
+    }
+
+    /// Carries out changes that were kept.
+    pub(crate) fn apply(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut shelved = self.letters.lock();
+        for change in changes {
+            shelved.apply(change);
+        }
+        self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Puts other letters in place of those on it.
+    pub(crate) fn replace(&self, other: Shelved) {
+        let mut shelved = self.letters.lock();
+        *shelved = other;
+        self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+    }
+}
+
+impl Shelved {
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.resolved.is_empty()
+    }
+
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(letter) => {
+                let parked = self.keys.entry(Arc::clone(&letter.key)).or_default();
+                let position = letter.position;
+                let front = parked.letters.first_key_value().map(|(front, _)| *front);
+                if parked.letters.insert(position, *letter).is_none() {
+                    self.letters += 1;
+                }
+                if front.is_none_or(|front| position <= front) {
+                    parked.schedule();
+                }
+            }
+            Change::Remove(key, position) => {
+                let Some(parked) = self.keys.get_mut(&key) else {
+                    return;
+                };
+                if parked.letters.remove(&position).is_some() {
+                    self.letters -= 1;
+                }
+                if parked.letters.is_empty() {
+                    self.keys.remove(&key);
+                } else {
+                    parked.schedule();
+                }
+            }
+            Change::Resolve(resolution) => {
+                self.resolved.insert(resolution.position, resolution);
+            }
+        }
+    }
+
+    /// Whether an event of `key` at `position` has to wait behind a letter, or is one.
+    pub(crate) fn waits(&self, key: &str, position: Position) -> bool {
+        self.keys.get(key).is_some_and(|parked| {
+            parked.letters.first_key_value().is_some_and(|(first, _)| *first <= position)
+        })
+    }
+
+    /// A letter for an event that has to wait; none if it is on the shelf already.
+    pub(crate) fn wait(&self, key: &str, header: &Header) -> Option<Letter> {
+        let (key, parked) = self.keys.get_key_value(key)?;
+        let known = parked.letters.contains_key(&header.position);
+        (!known).then(|| Letter::waiting(header, Arc::clone(key)))
+    }
+
+    /// What a person has decided about the event at `position`.
+    pub(crate) fn fate(&self, position: Position) -> Fate {
+        match self.resolved.get(&position).map(|resolution| &resolution.kind) {
+            None => Fate::Handle,
+            Some(ResolutionKind::Edited { payload }) => Fate::Edited(Arc::clone(payload)),
+            Some(ResolutionKind::Discarded { .. }) => Fate::Discarded,
+        }
+    }
+
+    /// Whether `new` letters, one of them of a new key if `new_key`, are more than a consumer may hold.
+    pub(crate) fn is_full(&self, max_keys: usize, new_key: bool, new: usize) -> bool {
+        (new_key && self.keys.len() >= max_keys) || self.letters + new > MAX_LETTERS
+    }
+
+    /// The first letter of `key`.
+    pub(crate) fn first(&self, key: &str) -> Option<&Letter> {
+        self.keys.get(key)?.letters.first_key_value().map(|(_, letter)| letter)
+    }
+
+    /// When the next letter is to be tried again by itself.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.keys.values().filter_map(|parked| parked.due).min()
+    }
+
+    /// A key whose first letter is to be tried again now, among those up to `reached`.
+    pub(crate) fn due(&self, now: Instant, reached: Position) -> Option<Arc<str>> {
+        self.keys
+            .iter()
+            .filter(|(_, parked)| parked.due.is_some_and(|due| due <= now))
+            .filter(|(_, parked)| {
+                parked.letters.first_key_value().is_some_and(|(first, _)| *first <= reached)
+            })
+            .min_by_key(|(_, parked)| parked.due)
+            .map(|(key, _)| Arc::clone(key))
+    }
+
+    /// Lets the first letter of `key` be tried at `due`.
+    pub(crate) fn set_due(&mut self, key: &str, due: Option<Instant>) {
+        if let Some(parked) = self.keys.get_mut(key) {
+            parked.due = due;
+        }
+    }
+
+    /// All letters, in the order of the log.
+    pub(crate) fn list(&self) -> Vec<Letter> {
+        let mut letters: Vec<_> =
+            self.keys.values().flat_map(|parked| parked.letters.values().cloned()).collect();
+        letters.sort_unstable_by_key(|letter| letter.position);
+        letters
+    }
+
+    /// The first letter of each key.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = &Letter> {
+        self.keys
+            .values()
+            .filter_map(|parked| parked.letters.first_key_value().map(|(_, letter)| letter))
+    }
+
+    /// The letter at `position`.
+    pub(crate) fn at(&self, position: Position) -> Option<&Letter> {
+        self.keys.values().find_map(|parked| parked.letters.get(&position))
+    }
+
+    /// The letters of `key`, in order.
+    pub(crate) fn of_key(&self, key: &str) -> Vec<Letter> {
+        let letters = self.keys.get(key).map(|parked| parked.letters.values().cloned().collect());
+        letters.unwrap_or_default()
+    }
+
+    /// All that people have decided, in the order of the log.
+    pub(crate) fn resolutions(&self) -> Vec<Resolution> {
+        self.resolved.values().cloned().collect()
+    }
+
+    /// How many keys are parked, and how many letters there are in all.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        (self.keys.len(), self.letters)
+    }
+}
+
+impl Parked {
+    /// Lets the first letter be tried at once, unless it waits for a person. A consumer that has just failed to handle it sets a
+    /// later time with [`Shelved::set_due`].
+    fn schedule(&mut self) {
+        let first = self.letters.first_key_value().map(|(_, letter)| letter.state);
+        self.due = match first {
+            Some(LetterState::Parked) | None => None,
+            // A letter that has come to the front, or that was being tried when the app ended.
+            Some(LetterState::Waiting | LetterState::Retrying { .. }) => Some(Instant::now()),
+        };
+    }
+}

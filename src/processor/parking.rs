@@ -1,0 +1,347 @@
+//! What a processor does with letters: parks what fails, tries again what may pass, carries out what a person orders.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::{
+    Chunk, Failure, Interrupt, Keeper, Processor, Sorting, Step, Stopping, Trouble, before,
+};
+use crate::event::Recorded;
+use crate::letters::desk::{Clerk, LetterError, Order, What};
+use crate::letters::shelf::{Change, Fate};
+use crate::letters::{Attempt, Letter, LetterState, Resolution, ResolutionKind};
+use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
+use crate::store::{EventStore, Filter, StoreError};
+use crate::stream::Position;
+use crate::telemetry::chain;
+
+/// How many letters of a key are tried in one go before other events have their turn.
+const DRAIN: usize = 64;
+
+impl<K: Keeper> Processor<K> {
+    /// Deals with an event that could not be handled: everything before it is folded, and it is parked or, if the consumer may
+    /// not pass it, tried again in its place.
+    pub(super) async fn put_aside(&mut self, failure: Box<Failure>) -> Result<Step, Interrupt> {
+        let mut failure = failure;
+        self.leave();
+        loop {
+            // What was taken back together with the failing event is folded again, up to the one before it.
+            match self.catch_up(Some(before(failure.header.position))).await {
+                Ok(Step::Stop) => return Ok(Step::Stop),
+                Ok(_) => break,
+                Err(Interrupt::Failed(earlier)) => failure = earlier,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        match self.wiring.policy.on_failure {
+            OnFailure::Park => self.park(*failure).map(|()| Step::Behind),
+            OnFailure::Stop => self.insist(*failure).await,
+        }
+    }
+
+    fn park(&mut self, failure: Failure) -> Result<(), Interrupt> {
+        let shelf = Arc::clone(&self.wiring.clerk.shelf);
+        let (position, key) = (failure.header.position, Arc::clone(&failure.key));
+        {
+            let shelved = shelf.read();
+            let new_key = shelved.first(&key).is_none();
+            if shelved.is_full(self.wiring.policy.max_parked_keys, new_key, 1) {
+                let (keys, letters) = shelved.count();
+                let source = Box::new(Trouble::from(failure));
+                return Err(Trouble::TooManyParked { keys, letters, source }.into());
+            }
+        }
+        let mut letter = Letter::waiting(&failure.header, Arc::clone(&key));
+        let due = judge(&mut letter, &failure, &self.wiring.policy, self.wiring.clock.now());
+        warn!(
+            projection = self.wiring.name,
+            event = &*letter.event,
+            %position,
+            key = &*key,
+            error = letter.error(),
+            retries = due.is_some(),
+            "an event could not be handled; its key waits"
+        );
+        let mut changes = vec![Change::Put(Box::new(letter))];
+        let chunk = self.keeper.keep(&mut |_| Chunk {
+            changes: std::mem::take(&mut changes),
+            ..Chunk::up_to(position)
+        });
+        self.kept(chunk)?;
+        shelf.read().set_due(&key, due);
+        Ok(())
+    }
+
+    /// Tries an event again in its place, until it is handled or has failed for good.
+    async fn insist(&mut self, failure: Failure) -> Result<Step, Interrupt> {
+        let mut failure = failure;
+        let mut failed = 0;
+        loop {
+            failed += 1;
+            let policy = &self.wiring.policy;
+            let pause = match (policy.classify)(&*failure.source) {
+                ErrorClass::Transient => policy.retry.pause(failed),
+                ErrorClass::Permanent => None,
+            };
+            let Some(pause) = pause else {
+                return Err(Trouble::from(failure).into());
+            };
+            let position = failure.header.position;
+            self.report(super::ConsumerState::Retrying, Some(Arc::new(Trouble::from(failure))));
+            if self.pause(pause).await {
+                return Ok(Step::Stop);
+            }
+            self.wiring.clerk.shelf.count_retry();
+            match self.catch_up(Some(position)).await {
+                Err(Interrupt::Failed(again)) if again.header.position == position => {
+                    failure = *again;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Stands still until letters were handled or discarded, or the app stops it.
+    pub(super) async fn wait_for_room(&mut self) -> Step {
+        self.leave();
+        loop {
+            if *self.wiring.stopping.borrow() != Stopping::No {
+                return Step::Stop;
+            }
+            if let Err(Interrupt::Trouble(trouble)) = self.attend().await {
+                warn!(
+                    projection = self.wiring.name,
+                    error = chain(&trouble),
+                    "letters have to wait"
+                );
+            }
+            let max_keys = self.wiring.policy.max_parked_keys;
+            if !self.wiring.clerk.shelf.read().is_full(max_keys, true, 1) {
+                return Step::Behind;
+            }
+            tokio::select! {
+                stopping = self.wiring.stopping.changed() => if stopping.is_err() {
+                    return Step::Stop;
+                },
+                () = letters(&mut self.wiring.clerk) => {}
+            }
+        }
+    }
+
+    /// Carries out orders, and tries what is due.
+    pub(super) async fn attend(&mut self) -> Result<(), Interrupt> {
+        while let Some(order) = self.wiring.clerk.next_order() {
+            self.carry_out(order).await?;
+        }
+        let mut room = DRAIN;
+        while room > 0 && *self.wiring.stopping.borrow() != Stopping::Now {
+            let due = self
+                .wiring
+                .clerk
+                .shelf
+                .look()
+                .and_then(|shelved| shelved.due(Instant::now(), self.position));
+            let Some(key) = due else { break };
+            self.try_first(&key).await?;
+            room -= 1;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Result<(), Interrupt> {
+        let Order { what, reply } = order;
+        let (name, reached) = (self.wiring.name, self.position);
+        let consumer = name;
+        let key = match what {
+            What::Retry(key) => {
+                let shelved = self.wiring.clerk.shelf.read();
+                let first = shelved.first(&key).map(|letter| letter.position);
+                drop(shelved);
+                match first {
+                    Some(position) if position > reached => {
+                        let _ = reply.send(Err(LetterError::NotReached { consumer, position }));
+                        return Ok(());
+                    }
+                    _ => key,
+                }
+            }
+            What::Edit(position, payload) => {
+                if let Err(error) = self.check(position, &payload).await {
+                    let _ = reply.send(Err(error));
+                    return Ok(());
+                }
+                let kind = ResolutionKind::Edited { payload };
+                match self.resolve(position, kind)? {
+                    Some(key) => key,
+                    None => {
+                        let what = format!("position {position}");
+                        let _ = reply.send(Err(LetterError::NotFound { consumer, what }));
+                        return Ok(());
+                    }
+                }
+            }
+            What::Discard(position, reason) => {
+                info!(projection = name, %position, reason, "a letter is discarded");
+                match self.resolve(position, ResolutionKind::Discarded { reason })? {
+                    Some(key) => key,
+                    None => {
+                        let what = format!("position {position}");
+                        let _ = reply.send(Err(LetterError::NotFound { consumer, what }));
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        self.wiring.clerk.ask(key, reply);
+        Ok(())
+    }
+
+    /// Writes down what a person has decided. None if there is no such letter any more.
+    fn resolve(
+        &mut self,
+        position: Position,
+        kind: ResolutionKind,
+    ) -> Result<Option<Arc<str>>, Interrupt> {
+        let letter = self.wiring.clerk.shelf.read().at(position).cloned();
+        let Some(mut letter) = letter else {
+            return Ok(None);
+        };
+        let key = Arc::clone(&letter.key);
+        let mut changes = match &kind {
+            ResolutionKind::Discarded { .. } => vec![Change::Remove(Arc::clone(&key), position)],
+            ResolutionKind::Edited { payload } => {
+                letter.edited = Some(Arc::clone(payload));
+                vec![Change::Put(Box::new(letter))]
+            }
+        };
+        changes.push(Change::Resolve(Resolution { position, kind, at: self.wiring.clock.now() }));
+        let reached = self.position;
+        let chunk = self.keeper.keep(&mut |_| Chunk {
+            changes: std::mem::take(&mut changes),
+            ..Chunk::up_to(reached)
+        });
+        self.kept(chunk)?;
+        Ok(Some(key))
+    }
+
+    /// Whether `payload` is one of the event at `position`.
+    async fn check(&self, position: Position, payload: &Arc<[u8]>) -> Result<(), LetterError> {
+        let consumer = self.wiring.name;
+        let mut recorded = read(&self.wiring.store, position)
+            .await
+            .map_err(|error| LetterError::Store { consumer, source: error.into() })?;
+        recorded.payload = Arc::clone(payload);
+        let source = self.routes.get(&*recorded.header.name).and_then(|i| self.sources.get(*i));
+        match source {
+            Some(source) => {
+                source.check(&recorded, self.wiring.store.codec()).map_err(LetterError::Edit)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tries the first letter of `key`.
+    async fn try_first(&mut self, key: &Arc<str>) -> Result<(), Interrupt> {
+        let shelf = Arc::clone(&self.wiring.clerk.shelf);
+        let first = {
+            let shelved = shelf.read();
+            shelved.first(key).map(|letter| (letter.clone(), shelved.fate(letter.position)))
+        };
+        let Some((mut letter, fate)) = first else {
+            return Ok(());
+        };
+        let position = letter.position;
+        if letter.tried > 0 {
+            shelf.count_retry();
+        }
+        let mut recorded = read(&self.wiring.store, position).await.map_err(Trouble::Log)?;
+        if let Fate::Edited(payload) = fate {
+            recorded.payload = payload;
+        }
+        self.free().await;
+        let (sources, routes) = (&self.sources, &self.routes);
+        let (reached, replayed) = (self.position, self.keeper.replayed());
+        let codec = self.wiring.store.codec();
+        let kept = self.keeper.keep(&mut |target| {
+            let mut chunk = Chunk::up_to(reached);
+            let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
+            if let Some(source) = source {
+                let sorting = Sorting { shelved: None, replayed, codec };
+                source.fold_recorded(target, &recorded, &sorting, &mut chunk);
+            }
+            if chunk.failure.is_none() {
+                chunk.changes.push(Change::Remove(Arc::clone(key), position));
+            }
+            // It lies behind the checkpoint, whose time it must not set back.
+            chunk.time = None;
+            chunk
+        });
+        // Who watches the view does not see by the position that it has changed.
+        self.wiring.progress.send_modify(|_| ());
+        match self.kept(kept) {
+            Ok(()) => {
+                self.wiring.clerk.handled(key);
+                Ok(())
+            }
+            Err(Interrupt::Failed(failure)) => {
+                let due =
+                    judge(&mut letter, &failure, &self.wiring.policy, self.wiring.clock.now());
+                let mut changes = vec![Change::Put(Box::new(letter))];
+                let chunk = self.keeper.keep(&mut |_| Chunk {
+                    changes: std::mem::take(&mut changes),
+                    ..Chunk::up_to(reached)
+                });
+                self.kept(chunk)?;
+                shelf.read().set_due(key, due);
+                self.wiring.clerk.failed(key);
+                Ok(())
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+/// Waits until there is something to do with letters.
+pub(super) async fn letters(clerk: &mut Clerk) {
+    let due = clerk.shelf.look().and_then(|shelved| shelved.next_due());
+    clerk.wait(due).await;
+}
+
+/// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
+pub(crate) fn judge(
+    letter: &mut Letter,
+    failure: &Failure,
+    policy: &FailurePolicy,
+    now: crate::clock::Timestamp,
+) -> Option<Instant> {
+    let class = (policy.classify)(&*failure.source);
+    let pause = match class {
+        ErrorClass::Transient => policy.retry.pause(letter.tried.saturating_add(1)),
+        ErrorClass::Permanent => None,
+    };
+    let state = match pause {
+        Some(pause) => LetterState::Retrying { at: now.after(pause) },
+        None => LetterState::Parked,
+    };
+    let error = chain(&*failure.source);
+    letter.failed(Attempt { at: now, class, error, span: failure.span }, state);
+    pause.map(|pause| Instant::now() + pause)
+}
+
+/// Reads one event.
+pub(crate) async fn read(
+    store: &Arc<dyn EventStore>,
+    position: Position,
+) -> Result<Recorded, StoreError> {
+    let reader = Arc::clone(store);
+    let read = move || reader.read_log(before(position), &Filter::All, 1);
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Failed {
+        place: "the log".into(),
+        source,
+    };
+    let page = tokio::task::spawn_blocking(read).await.map_err(|error| failed(error.into()))??;
+    let event = page.events.into_iter().next().filter(|event| event.header.position == position);
+    event.ok_or_else(|| failed(format!("it holds no event at position {position}").into()))
+}
