@@ -3,6 +3,7 @@
 //! The functions ask for [`MemberOf`] and [`SentTo`], which the macros implement, instead of the derived traits above
 //! them: a type that lacks its derive is then one error at that implementation, and none at each of these calls.
 
+pub use std::sync::Arc;
 pub use std::vec::Vec;
 
 use crate::codec::{Codec, CodecError};

@@ -32,7 +32,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };

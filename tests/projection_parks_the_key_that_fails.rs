@@ -24,8 +24,8 @@ use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::{
     App, ConsumerLetters, ConsumerState, ErrorClass, EventStore, FailurePolicy, Handlers, Header,
-    InMemory, LetterError, LetterState, Memory, OnFailure, Position, Projection, ResolutionKind,
-    Retry, Tables,
+    InMemory, LetterError, LetterState, Memory, Position, Projection, ResolutionKind, Retry,
+    Tables, projection,
 };
 
 /// Which amounts a projection cannot fold, and how often yet.
@@ -344,17 +344,17 @@ struct ByAmount {
     folded: Folded,
 }
 
-impl Projection for ByAmount {
-    const NAME: &'static str = "by_amount";
-    const VERSION: u32 = 1;
-    type Storage = InMemory;
-    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
-        handlers.on(|view: &mut Self, event: &Deposited, header: &Header| {
-            view.rules.check(event.cents)?;
-            view.folded.push((header.stream.id().to_owned(), event.cents));
-            Ok::<_, Box<dyn Error + Send + Sync>>(())
-        });
-        handlers.key(|event: &Deposited, _: &Header| event.cents);
+#[projection(name = "by_amount")]
+impl ByAmount {
+    #[on(key = event.cents)]
+    fn deposited(
+        &mut self,
+        event: &Deposited,
+        header: &Header,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.rules.check(event.cents)?;
+        self.folded.push((header.stream.id().to_owned(), event.cents));
+        Ok(())
     }
 }
 
@@ -385,19 +385,66 @@ struct Strict {
     folded: Folded,
 }
 
-impl Projection for Strict {
-    const NAME: &'static str = "strict";
-    const VERSION: u32 = 1;
-    type Storage = InMemory;
-    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
-        handlers.on(|view: &mut Self, event: &Deposited, header: &Header| {
-            view.rules.check(event.cents)?;
-            view.folded.push((header.stream.id().to_owned(), event.cents));
-            Ok::<_, Box<dyn Error + Send + Sync>>(())
-        });
+#[projection(
+    name = "strict",
+    on_failure = stop,
+    retry(attempts = 4, first = "1 ms", longest = "2 ms"),
+)]
+impl Strict {
+    #[on]
+    fn deposited(
+        &mut self,
+        event: &Deposited,
+        header: &Header,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.rules.check(event.cents)?;
+        self.folded.push((header.stream.id().to_owned(), event.cents));
+        Ok(())
     }
-    fn failures() -> FailurePolicy {
-        FailurePolicy { on_failure: OnFailure::Stop, ..policy() }
+}
+
+/// Classes every error as one that passes, and so tries it to the end.
+fn passes(_: &(dyn Error + 'static)) -> ErrorClass {
+    ErrorClass::Transient
+}
+
+/// Hears of what is new alone.
+#[derive(Default)]
+struct Bell {
+    rules: Rules,
+    rung: u32,
+}
+
+#[projection(name = "bell", classify = passes, retry(attempts = 2, first = "1 ms"), max_parked_keys = 1)]
+impl Bell {
+    #[on(live_only)]
+    fn deposited(&mut self, event: &Deposited) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.rules.check(event.cents)?;
+        self.rung += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_live_only_handler_does_not_run_for_what_was_there_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let rules = Rules::default();
+    for start in 0..2 {
+        let bell = Bell { rules: rules.clone(), rung: 0 };
+        let builder = App::builder().store(sqlite(&path)).aggregate::<Account>().projection(bell);
+        let app = builder.start().await.unwrap();
+        assert_eq!(app.head().as_u64(), start);
+        deposit(&app, &[("a", 1)]).await;
+        assert_eq!(app.view::<Bell>().at_least(app.head()).await.unwrap().rung, 1);
+        if start == 1 {
+            rules.refuse(2);
+            deposit(&app, &[("a", 2)]).await;
+            let letters = app.letters().of("bell").unwrap();
+            until("it has given up", || letters.list().iter().any(|l| l.tried == 2)).await;
+            check_letters(letters, &[(3, LetterState::Parked)]);
+        }
+        app.shutdown().await.unwrap();
     }
 }
 

@@ -6,8 +6,10 @@
 
 mod aggregate;
 mod command;
+mod duration;
 mod errors;
 mod event;
+mod failures;
 mod handler;
 mod keys;
 mod on;
@@ -285,6 +287,9 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
 ///
+/// - `#[on(key = event.customer)]`: when the event fails, those with the same key wait behind it, rather than those of the same stream.
+/// - `#[on(live_only)]`: the handler does not run for what was in the log when the view was begun or is built anew.
+///
 /// - In memory: `#[query] fn balance_of(&self, query: BalanceOf) -> Option<i64>`.
 /// - In tables: `#[query] fn balance_of(db: &Connection, query: BalanceOf) -> Result<Option<i64>>`. The connection is read-only
 ///   and sees one state of the view.
@@ -297,6 +302,10 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// - `version = 1`: raise it when the handlers or the tables change, and the view is built anew; 1 if it is not given.
 /// - `schema = "CREATE TABLE …"`: the tables of the view, as text or as an expression such as `include_str!("view.sql")`.
 ///   Needs the feature `sqlite` of the crate.
+/// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried after an error that may pass.
+/// - `classify = path::to::function`: which errors may pass, as `tidings::ErrorClass::of` says it.
+/// - `on_failure = stop`: an event that fails for good stops the projection; its key is parked otherwise.
+/// - `max_parked_keys = 1000`: how many keys may be parked.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
 pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
