@@ -20,12 +20,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bank::*;
+use serde::{Deserialize, Deserializer, Serialize};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::{
-    App, ConsumerLetters, ConsumerState, ErrorClass, EventStore, FailurePolicy, Handlers, Header,
-    InMemory, LetterError, LetterState, Memory, Position, Projection, ResolutionKind, Retry,
-    Tables, projection,
+    App, Command, ConsumerLetters, ConsumerState, ErrorClass, Event, EventStore, FailurePolicy,
+    Handlers, Header, InMemory, LetterError, LetterState, Memory, Position, Projection,
+    ResolutionKind, Retry, Tables, aggregate, projection,
 };
 
 /// Which amounts a projection cannot fold, and how often yet.
@@ -227,6 +228,29 @@ async fn an_error_that_passes_is_tried_again_by_itself() {
     app.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn what_waits_before_another_failure_of_the_same_chunk_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let rules = Rules::default();
+    let builder = App::builder().store(sqlite(&path)).aggregate::<Account>();
+    let app = builder.start().await.unwrap();
+    deposit(&app, &[("a", 2), ("a", 3), ("b", 2), ("a", 4), ("c", 5), ("b", 6), ("d", 2)]).await;
+    app.shutdown().await.unwrap();
+    drop(app);
+    rules.refuse(2);
+    // All of it is one chunk.
+    let app = start::<1>(sqlite(&path), &rules).await;
+    let of_c = owned(&[("c", 5)]);
+    assert_eq!(folded::<1>(&app).await, [of_c.clone(), of_c]);
+    let (parked, waiting) = (LetterState::Parked, LetterState::Waiting);
+    for letters in both(&app) {
+        let all = [(1, parked), (2, waiting), (3, parked), (4, waiting), (6, waiting), (7, parked)];
+        check_letters(letters, &all);
+    }
+    app.shutdown().await.unwrap();
+}
+
 /// Starts an app on the log at `path`, lets it fail at "a" 2 with 3 behind it, and ends it.
 async fn fail_and_end(path: &Path, rules: &Rules) {
     rules.refuse(2);
@@ -334,6 +358,80 @@ async fn too_many_parked_keys_stop_it_until_there_is_room() {
         let parked = LetterState::Parked;
         check_letters(letters, &[(2, parked), (3, parked), (4, parked)]);
     }
+    app.shutdown().await.unwrap();
+}
+
+/// An event that can be written, and read back only once it is mended.
+#[derive(Event, Serialize)]
+#[event(name = "note.taken")]
+struct Taken {
+    text: String,
+}
+
+impl<'de> Deserialize<'de> for Taken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Form {
+            text: String,
+        }
+        let Form { text } = Form::deserialize(deserializer)?;
+        match text.as_str() {
+            "scribble" => Err(serde::de::Error::custom("illegible")),
+            _ => Ok(Self { text }),
+        }
+    }
+}
+
+#[derive(Command, Clone)]
+struct Take {
+    text: &'static str,
+}
+
+#[derive(Default)]
+struct Note;
+
+#[aggregate(category = "note", events = NoteEvent)]
+impl Note {
+    #[command]
+    fn take(&self, command: Take) -> Taken {
+        Taken { text: command.text.to_owned() }
+    }
+    #[apply]
+    fn taken(&mut self, _: &Taken) {}
+}
+
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+#[projection(name = "notes")]
+impl Notes {
+    #[on]
+    fn taken(&mut self, event: &Taken) {
+        self.0.push(event.text.clone());
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_parked_raw_under_its_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let builder = || App::builder().store(sqlite(&path)).aggregate::<Note>();
+    let app = builder().start().await.unwrap();
+    for (id, text) in [("a", "one"), ("a", "scribble"), ("b", "two"), ("a", "three")] {
+        app.send(id, Take { text }).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    drop(app);
+    let app = builder().projection(Notes::default()).start().await.unwrap();
+    let view = app.view::<Notes>();
+    assert_eq!(view.at_least(app.head()).await.unwrap().0, ["one", "two"]);
+    let letters = app.letters().of("notes").unwrap();
+    check_letters(letters, &[(2, LetterState::Parked), (4, LetterState::Waiting)]);
+    let letter = letters.at(Position::new(2)).unwrap();
+    assert_eq!(&*letter.key, "note-a");
+    assert!(letter.error().unwrap().contains("illegible"), "{letter:?}");
+    letters.edit(Position::new(2), r#"{"text":"legible"}"#).await.unwrap();
+    assert_eq!(view.read().0, ["one", "two", "legible", "three"]);
     app.shutdown().await.unwrap();
 }
 

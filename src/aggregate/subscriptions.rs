@@ -1,14 +1,21 @@
 //! Aggregates that subscribe to the events of others: choreography.
 
 use std::any::TypeId;
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use super::Aggregate;
-use crate::bus::Reference;
+use super::directory::Directory;
+use super::shard::Lookup;
+use crate::bus::{self, Reference};
 use crate::codec::Codec;
+use crate::command::{SendError, Way};
 use crate::event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Recorded, decode_event,
 };
+use crate::id::{CausationId, CommandId};
+use crate::retry::ErrorClass;
 
 /// The events of others that an aggregate subscribes to; see [`Aggregate::subscribe`].
 ///
@@ -70,6 +77,50 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
         let heard = Reference::to_some::<Envelope<E::Set>>(vec![event]);
         self.routes.push(Route { event, heard, set, read });
         self
+    }
+}
+
+/// The key of the metadata under which an event says how many events have caused one another up to it.
+const HOPS: &str = "tidings.hops";
+
+/// Lets the aggregate `id` decide on the event with the header `cause`, which is `command` to it.
+///
+/// # Errors
+/// What the aggregate answers. That it has decided on the event before is none.
+pub(crate) async fn decide_on<A: Aggregate>(
+    directory: Arc<Directory<A>>,
+    cause: &Header,
+    id: &str,
+    command: A::Command,
+) -> Result<(), SendError<A::Error>> {
+    let hops = cause.metadata.get(HOPS).and_then(|hops| hops.parse::<u8>().ok()).unwrap_or(0);
+    if hops >= bus::LIMIT {
+        return Err(SendError::TooDeep { depth: hops });
+    }
+    let hops = hops + 1;
+    let mut way = Way::new(Some(directory), id, command, hops);
+    way.with(|incoming| {
+        incoming.command_id = CommandId::caused_by(A::CATEGORY, cause.event_id);
+        incoming.lookup = Lookup::Needed;
+        incoming.correlation_id = Some(cause.correlation_id);
+        incoming.causation_id = Some(CausationId::from_uuid(cause.event_id.into()));
+        incoming.metadata = cause.metadata.clone();
+        incoming.metadata.insert(HOPS, hops.to_string());
+    });
+    match way.await {
+        // An earlier version of the program sent it to another instance, where it took effect.
+        Ok(_) | Err(SendError::CommandIdReused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The class of what an aggregate answers: errors of the log pass.
+pub(crate) fn classify<A: Aggregate>(error: &(dyn Error + 'static)) -> ErrorClass {
+    match error.downcast_ref::<SendError<A::Error>>() {
+        Some(SendError::Store(_) | SendError::Contended { .. } | SendError::Unavailable { .. }) => {
+            ErrorClass::Transient
+        }
+        _ => ErrorClass::Permanent,
     }
 }
 

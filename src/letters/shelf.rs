@@ -183,21 +183,25 @@ impl Shelved {
         self.keys.get(key)?.letters.first_key_value().map(|(_, letter)| letter)
     }
 
-    /// When the next letter is to be tried again by itself.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.keys.values().filter_map(|parked| parked.due).min()
+    /// When the next letter is to be tried again by itself, among those up to `reached`.
+    pub(crate) fn next_due(&self, reached: Position) -> Option<Instant> {
+        self.reached(reached).filter_map(|(_, parked)| parked.due).min()
     }
 
     /// A key whose first letter is to be tried again now, among those up to `reached`.
     pub(crate) fn due(&self, now: Instant, reached: Position) -> Option<Arc<str>> {
-        self.keys
-            .iter()
+        self.reached(reached)
             .filter(|(_, parked)| parked.due.is_some_and(|due| due <= now))
-            .filter(|(_, parked)| {
-                parked.letters.first_key_value().is_some_and(|(first, _)| *first <= reached)
-            })
             .min_by_key(|(_, parked)| parked.due)
             .map(|(key, _)| Arc::clone(key))
+    }
+
+    /// The keys whose first letter stands at `reached` or before. A view that is folded anew holds letters that it has yet to
+    /// reach.
+    fn reached(&self, reached: Position) -> impl Iterator<Item = (&Arc<str>, &Parked)> {
+        self.keys.iter().filter(move |(_, parked)| {
+            parked.letters.first_key_value().is_some_and(|(first, _)| *first <= reached)
+        })
     }
 
     /// Lets the first letter of `key` be tried at `due`.

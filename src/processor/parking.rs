@@ -125,7 +125,7 @@ impl<K: Keeper> Processor<K> {
                 stopping = self.wiring.stopping.changed() => if stopping.is_err() {
                     return Step::Stop;
                 },
-                () = letters(&mut self.wiring.clerk) => {}
+                () = letters(&mut self.wiring.clerk, self.position) => {}
             }
         }
     }
@@ -304,8 +304,8 @@ impl<K: Keeper> Processor<K> {
 }
 
 /// Waits until there is something to do with letters.
-pub(super) async fn letters(clerk: &mut Clerk) {
-    let due = clerk.shelf.look().and_then(|shelved| shelved.next_due());
+pub(super) async fn letters(clerk: &mut Clerk, reached: Position) {
+    let due = clerk.shelf.look().and_then(|shelved| shelved.next_due(reached));
     clerk.wait(due).await;
 }
 

@@ -318,6 +318,7 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         let passed = self.position.behind(chunk.through);
         let is_idle = chunk.time.is_none() && chunk.changes.is_empty() && passed < UNSAVED;
         if chunk.failure.is_some() || is_idle {
+            chunk.changes.clear();
             self.target.connection.execute_batch("ROLLBACK")?;
             return Ok(chunk);
         }
