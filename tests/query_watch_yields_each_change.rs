@@ -21,8 +21,8 @@ use parking_lot::{Condvar, Mutex};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::{
-    App, ConsumerState, EventStore, FailurePolicy, Handlers, Header, InMemory, Memory, OnFailure,
-    Projection, Query, QueryError, View, ViewError, Watching, projection,
+    App, ConsumerState, EventStore, Memory, Query, QueryError, View, ViewError, Watching,
+    projection,
 };
 
 macro_rules! counts {
@@ -96,21 +96,17 @@ impl Bookings {
 #[derive(Default)]
 struct Strict(u64);
 
-impl Projection for Strict {
-    const NAME: &'static str = "strict";
-    const VERSION: u32 = 1;
-    type Storage = InMemory;
-
-    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
-        handlers.on(|strict: &mut Self, event: &Deposited, _: &Header| {
-            strict.0 += 1;
-            if event.cents == 13 { Err("thirteen") } else { Ok(()) }
-        });
-        handlers.answer(|strict: &Self, _: InStrict| strict.0);
+#[projection(name = "strict", version = 1, on_failure = stop)]
+impl Strict {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) -> Result<(), &'static str> {
+        self.0 += 1;
+        if event.cents == 13 { Err("thirteen") } else { Ok(()) }
     }
 
-    fn failures() -> FailurePolicy {
-        FailurePolicy { on_failure: OnFailure::Stop, ..FailurePolicy::default() }
+    #[query]
+    fn in_strict(&self, _: InStrict) -> u64 {
+        self.0
     }
 }
 
@@ -121,23 +117,15 @@ struct Parking {
     mended: Arc<AtomicBool>,
 }
 
-impl Projection for Parking {
-    const NAME: &'static str = "parking";
-    const VERSION: u32 = 1;
-    type Storage = InMemory;
-
-    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
-        handlers.on(|parking: &mut Self, event: &Deposited, _: &Header| {
-            if event.cents == 13 && !parking.mended.load(Ordering::Relaxed) {
-                return Err("thirteen");
-            }
-            parking.count += 1;
-            Ok(())
-        });
-    }
-
-    fn failures() -> FailurePolicy {
-        FailurePolicy { max_parked_keys: 1, ..FailurePolicy::default() }
+#[projection(name = "parking", version = 1, max_parked_keys = 1)]
+impl Parking {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) -> Result<(), &'static str> {
+        if event.cents == 13 && !self.mended.load(Ordering::Relaxed) {
+            return Err("thirteen");
+        }
+        self.count += 1;
+        Ok(())
     }
 }
 
