@@ -12,6 +12,8 @@ mod command;
 mod event;
 mod http;
 mod id;
+#[cfg(feature = "sqlite")]
+mod inbox;
 mod letters;
 mod processor;
 mod projection;
@@ -52,6 +54,8 @@ pub use event::{
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
+#[cfg(feature = "sqlite")]
+pub use inbox::InboxError;
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
@@ -74,6 +78,8 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
+#[cfg(all(feature = "macros", feature = "sqlite"))]
+pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
     Command, Event, Query, TransientEvent, aggregate, projection, subscriber,

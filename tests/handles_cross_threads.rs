@@ -1,7 +1,8 @@
 //! Handles can be sent to other threads and shared with them.
 
 use tidings::{
-    App, Group, InMemory, Member, Memory, Receipt, Sending, Sqlite, TableView, Topic, View,
+    App, Group, InMemory, InboxError, Member, Memory, Receipt, Sending, Sqlite, TableView, Topic,
+    View,
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
@@ -57,6 +58,7 @@ fn handles_are_send_and_sync() {
     shared::<Sqlite>();
     shared::<Box<dyn EventStore>>();
     shared::<StoreError>();
+    shared::<InboxError>();
     shared::<Receipt>();
     shared::<ReadToken>();
     shared::<Topic<DoorEvent>>();
