@@ -10,6 +10,7 @@ mod clock;
 mod codec;
 mod command;
 mod event;
+mod http;
 mod id;
 #[cfg(feature = "sqlite")]
 mod inbox;
@@ -51,6 +52,7 @@ pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
     decode_event,
 };
+pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
 #[cfg(feature = "sqlite")]
 pub use inbox::InboxError;
@@ -61,7 +63,7 @@ pub use letters::{
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
-    ViewError, ViewRef,
+    ViewError, ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

@@ -6,7 +6,7 @@ use tidings::{
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
-use tidings::{Bus, Component, Map};
+use tidings::{Bus, Component, Map, ReadToken, Watching};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -60,6 +60,7 @@ fn handles_are_send_and_sync() {
     shared::<StoreError>();
     shared::<InboxError>();
     shared::<Receipt>();
+    shared::<ReadToken>();
     shared::<Topic<DoorEvent>>();
     shared::<Group<Rang>>();
     shared::<Member<Rang>>();
@@ -76,4 +77,5 @@ fn handles_are_send_and_sync() {
     sent::<<Asking<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<<Gathering<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<Sending<Open>>();
+    sent::<Watching<bool>>();
 }
