@@ -3,11 +3,14 @@
 //! The functions ask for [`MemberOf`] and [`SentTo`], which the macros implement, instead of the derived traits above
 //! them: a type that lacks its derive is then one error at that implementation, and none at each of these calls.
 
+pub use std::sync::Arc;
 pub use std::vec::Vec;
 
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
 use crate::event::{DecodeError, EventSet, MemberOf, decode_event};
+#[cfg(feature = "sqlite")]
+pub use crate::inbox::{Call, begin, once, settle};
 
 /// The stored name of an event.
 pub const fn name<E: MemberOf>() -> &'static str {

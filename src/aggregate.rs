@@ -113,8 +113,10 @@ pub(crate) mod directory;
 pub(crate) mod inbox;
 mod loader;
 pub(crate) mod shard;
+pub(crate) mod subscriptions;
 mod turn;
 
+pub use self::subscriptions::AggregateSubscriptions;
 use crate::command::Context;
 use crate::event::EventSet;
 
@@ -158,6 +160,9 @@ pub trait Aggregate: Default + Send + 'static {
 
     /// The command's name in traces.
     fn command_name(command: &Self::Command) -> &'static str;
+
+    /// Names the events of other aggregates that it decides on; none unless said.
+    fn subscribe(_to: &mut AggregateSubscriptions<Self>) {}
 }
 
 /// What a command handler may return: one event, several (a tuple, array or `Vec`), perhaps one (`Option`), none (`()`),

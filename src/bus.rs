@@ -77,7 +77,7 @@ pub use self::subscribe::{Overflow, Subscribe};
 pub use self::subscription::{EventIter, EventStream, Subscription, SubscriptionError};
 pub use self::topic::{SubscriptionStatus, Topic, TopicOptions, TopicStatus};
 
-pub(crate) use self::causation::into_topic;
+pub(crate) use self::causation::{LIMIT, into_topic};
 pub(crate) use self::listen::Listener;
 pub(crate) use self::map::{Condition, Declared, Reference};
 pub(crate) use self::registry::{Routes, Wired};

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use self::send::Sending;
+pub(crate) use self::send::Way;
 use crate::aggregate::Aggregate;
 use crate::clock::Timestamp;
 use crate::event::{DecodeError, Header, Metadata};

@@ -109,6 +109,13 @@ impl EventId {
 }
 
 impl CommandId {
+    /// The id of the one command that the event `cause` is to the aggregates of `category`.
+    pub(crate) fn caused_by(category: &str, cause: EventId) -> Self {
+        /// Where the names of caused commands live; it must never change.
+        const CAUSED: Uuid = Uuid::from_u128(0x6f2e_94c1_0d1b_4b57_8a3e_c2d9_41f7_5b08);
+        Self(Uuid::new_v5(&CAUSED, format!("{category}/{cause}").as_bytes()))
+    }
+
     /// Makes a fresh id (UUIDv7).
     pub fn fresh() -> Self {
         Self::made_at(SystemClock.now())

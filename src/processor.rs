@@ -230,6 +230,8 @@ pub(crate) trait Keeper: Send + 'static {
 
     /// Lets `fold` change the target, and moves the position and the letters with it: all of it or nothing.
     ///
+    /// Of a chunk that ends with a failure a keeper may take back what came before; then it returns it without changes.
+    ///
     /// # Errors
     /// The view could not be written; it stands where it stood.
     fn keep(
@@ -479,16 +481,17 @@ impl<K: Keeper> Processor<K> {
         if chunk.ended {
             return Err(Trouble::EndedTransaction.into());
         }
+        let changed = !chunk.changes.is_empty();
+        self.wiring.clerk.shelf.apply(chunk.changes);
         if let Some(failure) = chunk.failure {
             (self.position, self.time) = self.keeper.checkpoint();
             return Err(Interrupt::Failed(failure));
         }
         self.position = self.position.max(chunk.through);
         self.time = chunk.time.unwrap_or(self.time);
-        if chunk.changes.is_empty() {
+        if !changed {
             return Ok(());
         }
-        self.wiring.clerk.shelf.apply(chunk.changes);
         let shelved = self.wiring.clerk.shelf.read();
         if !shelved.is_full(usize::MAX, false, 0) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A handler that fails or panics stops its projection before that event, and says why; all others go on. Guarantee 24 with it:
+//! A projection that may not pass an event stops before one that fails or panics, and says why; all others go on. Guarantee 24 with it:
 //! `at_least` never answers from an earlier state.
 #![allow(
     clippy::expect_used,
@@ -30,7 +30,7 @@ struct Superstitious {
     cents: i64,
 }
 
-#[projection(name = "superstitious", version = 1)]
+#[projection(name = "superstitious", version = 1, on_failure = stop)]
 impl Superstitious {
     #[on]
     fn deposited(&mut self, event: &Deposited) -> Result<(), String> {
@@ -45,6 +45,7 @@ struct SuperstitiousTable;
 #[projection(
     name = "superstitious_table",
     version = 1,
+    on_failure = stop,
     schema = "CREATE TABLE deposit (position INTEGER PRIMARY KEY, cents INTEGER NOT NULL)"
 )]
 impl SuperstitiousTable {
@@ -203,7 +204,7 @@ impl Vase {
 #[derive(Default)]
 struct Vases;
 
-#[projection(name = "vases", version = 1)]
+#[projection(name = "vases", version = 1, on_failure = stop)]
 impl Vases {
     #[on]
     fn broken(&mut self, _: &Broken) {}

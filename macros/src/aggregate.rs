@@ -13,6 +13,7 @@ use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, parenthesized, plain, text,
 };
 use crate::keys::{self, CRATE, Keys};
+use crate::on::Instance;
 
 const KEYS: Keys = Keys {
     attribute: "#[aggregate]",
@@ -39,6 +40,14 @@ struct Model {
     derives: Vec<Path>,
     applied: Vec<Applied>,
     decided: Vec<Decided>,
+    heard: Vec<Heard>,
+}
+
+impl Model {
+    /// Whether its enum of commands is empty.
+    fn decides_nothing(&self) -> bool {
+        self.decided.is_empty() && self.heard.is_empty()
+    }
 }
 
 /// One `#[apply]` method.
@@ -59,6 +68,19 @@ struct Decided {
     output: (Span, Span),
 }
 
+/// One `#[on]` method: it decides on the event of another aggregate.
+struct Heard {
+    method: Ident,
+    event: Type,
+    /// In the enum of commands.
+    variant: Ident,
+    /// From the event and its header to the id of the instance that decides on it.
+    to: TokenStream,
+    /// Where the type of its second argument begins, if it takes the context.
+    context: Option<Span>,
+    output: (Span, Span),
+}
+
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut block = match Block::parse(item, "aggregate") {
         Ok(block) => block,
@@ -66,11 +88,17 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::default();
     let mut model = parse_keys(arguments, &block, &mut errors);
-    for (name, handler) in
-        block.take_handlers("aggregate", &["command", "apply"], &[], &["on", "query"], &mut errors)
-    {
+    let methods = block.take_handlers(
+        "aggregate",
+        &["command", "apply", "on"],
+        &["on"],
+        &["query"],
+        &mut errors,
+    );
+    for (name, handler) in methods {
         match name {
             "command" => model.decided.extend(command(&handler, &mut errors)),
+            "on" => model.heard.extend(heard(&handler, &model.krate, &mut errors)),
             _ => model.applied.extend(apply(&handler, &mut errors)),
         }
     }
@@ -96,6 +124,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         derives: Vec::new(),
         applied: Vec::new(),
         decided: Vec::new(),
+        heard: Vec::new(),
     };
     let mut seen = Vec::new();
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
@@ -248,6 +277,49 @@ fn apply(handler: &Handler, errors: &mut Errors) -> Option<Applied> {
     Some(Applied { method: method.clone(), event, variant })
 }
 
+const HEARD: &str = "an aggregate's event handler";
+
+fn heard(handler: &Handler, krate: &Path, errors: &mut Errors) -> Option<Heard> {
+    handler.check(
+        HEARD,
+        Borrow::Shared,
+        "an aggregate's event handler decides and leaves changes to the `#[apply]` handlers",
+        "what it needs from outside comes in with the event",
+        errors,
+    );
+    let method = handler.ident();
+    let to = Instance::parse(handler, errors);
+    let arguments = handler.arguments();
+    let Some(first) = arguments.first() else {
+        errors.at(
+            method,
+            format_args!(
+                "an aggregate's event handler decides on an event: write `fn {method}(&self, event: &…)` with the event's type"
+            ),
+        );
+        return None;
+    };
+    if let Some(second) = arguments.get(1) {
+        check_reference(second, "after the event comes the context: write `&Context`", errors);
+    }
+    for extra in arguments.iter().skip(2) {
+        errors.at(
+            extra,
+            "an aggregate's event handler takes the event and `&Context`: remove this argument",
+        );
+    }
+    let event = event_type(first, errors)?;
+    let variant = format_ident!("On{}", last_ident(&event)?);
+    Some(Heard {
+        method: method.clone(),
+        to: to?.function(krate, &event, &first.pat),
+        event,
+        variant,
+        context: arguments.get(1).map(|argument| argument.ty.span()),
+        output: handler.output_spans(),
+    })
+}
+
 /// Checks what no handler shows by itself, and removes what would make a second error of the same mistake.
 fn check(model: &mut Model, errors: &mut Errors) {
     if model.applied.is_empty() && errors.is_empty() {
@@ -279,6 +351,19 @@ fn check(model: &mut Model, errors: &mut Errors) {
                 format_args!(
                     "`{}` is decided twice: decide it in one `#[command]` handler",
                     decided.variant
+                ),
+            );
+        }
+        fresh == Fresh::Yes
+    });
+    model.heard.retain(|heard| {
+        let fresh = is_fresh(&mut seen, &heard.variant, &heard.event, "event", errors);
+        if fresh == Fresh::Twice {
+            errors.at(
+                &heard.event,
+                format_args!(
+                    "`{}` is decided on twice: decide on it in one `#[on]` handler",
+                    text(&heard.event)
                 ),
             );
         }

@@ -25,6 +25,13 @@ impl Errors {
         }
     }
 
+    /// Adds all mistakes of `other`.
+    pub(crate) fn append(&mut self, other: Self) {
+        if let Some(error) = other.0 {
+            self.push(error);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

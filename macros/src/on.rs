@@ -1,4 +1,5 @@
-//! The keys of `#[on(…)]`: what the events are kept in order by, and whether only new ones are meant.
+//! The keys of `#[on(…)]`: what the events are kept in order by, whether only new ones are meant, and which instance of an
+//! aggregate they go to.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -48,12 +49,52 @@ impl OnKeys {
         let wild = || quote!(_);
         let pattern = |i: usize| patterns.get(i).map_or_else(wild, |pattern| quote!(#pattern));
         let (event_pattern, header_pattern) = (pattern(0), pattern(1));
-        // Borrowed, since the key may be a field that is not `Copy`.
-        Some(quote! {
-            #[allow(unused_variables)]
-            |#event_pattern: &#event, #header_pattern: &#krate::Header| {
-                ::std::string::ToString::to_string(&(#key))
-            }
-        })
+        Some(to_text(krate, event, &event_pattern, &header_pattern, key))
+    }
+}
+
+/// A closure from an event and its header to `value` as text.
+fn to_text(
+    krate: &Path,
+    event: &Type,
+    event_pattern: &TokenStream,
+    header_pattern: &TokenStream,
+    value: &Expr,
+) -> TokenStream {
+    // Borrowed, since the value may be a field that is not `Copy`.
+    quote! {
+        #[allow(unused_variables)]
+        |#event_pattern: &#event, #header_pattern: &#krate::Header| {
+            ::std::string::ToString::to_string(&(#value))
+        }
+    }
+}
+
+const INSTANCE_KEYS: Keys = Keys { attribute: "#[on]", known: &[("to", "to = event.order")] };
+
+/// What `#[on(to = event.order)]` says.
+pub(crate) struct Instance {
+    to: Expr,
+}
+
+impl Instance {
+    /// Reads the keys of an aggregate's event handler; none, and a mistake, if it does not say which instance is meant.
+    pub(crate) fn parse(handler: &Handler, errors: &mut Errors) -> Option<Self> {
+        let mut to = None;
+        let mut seen = Vec::new();
+        let keys = handler.keys.clone().unwrap_or_default();
+        let only_keys = INSTANCE_KEYS.parse(keys, &mut seen, errors, |_, input| {
+            to = Some(input.parse()?);
+            Ok(())
+        });
+        if only_keys && seen.is_empty() {
+            INSTANCE_KEYS.missing(handler.ident().span(), "to", errors);
+        }
+        to.map(|to| Self { to })
+    }
+
+    /// A closure from the event, named by `pattern`, and its header, named `header`, to the id of the instance.
+    pub(crate) fn function(&self, krate: &Path, event: &Type, pattern: &Pat) -> TokenStream {
+        to_text(krate, event, &quote!(#pattern), &quote!(header), &self.to)
     }
 }

@@ -4,13 +4,15 @@ mod query;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
-use syn::{Expr, Ident, LitStr, PatType, Path, Type};
+use syn::{Expr, Ident, LitStr, Pat, PatType, Path, Type};
 
 use crate::errors::Errors;
+use crate::failures::{CLASSIFY, Failures, MAX_PARKED_KEYS, ON_FAILURE, RETRY};
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, plain, text,
 };
 use crate::keys::{self, CRATE, Keys};
+use crate::on::OnKeys;
 
 const KEYS: Keys = Keys {
     attribute: "#[projection]",
@@ -18,6 +20,10 @@ const KEYS: Keys = Keys {
         ("name", "name = \"balances\""),
         ("version", "version = 1"),
         ("schema", "schema = \"CREATE TABLE …\""),
+        RETRY,
+        CLASSIFY,
+        ON_FAILURE,
+        MAX_PARKED_KEYS,
         CRATE,
     ],
 };
@@ -28,6 +34,7 @@ struct Model {
     name: LitStr,
     version: u32,
     schema: Option<Expr>,
+    failures: Failures,
     handlers: Vec<On>,
     answers: Vec<query::Answer>,
 }
@@ -37,6 +44,9 @@ pub(crate) struct On {
     pub(crate) method: Ident,
     pub(crate) event: Type,
     pub(crate) takes_header: bool,
+    /// How it names the event and the header.
+    pub(crate) patterns: Vec<Pat>,
+    pub(crate) keys: OnKeys,
     /// The spans of the first and the last token of what it returns.
     pub(crate) output: (Span, Span),
 }
@@ -51,7 +61,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let methods = block.take_handlers(
         "projection",
         &["on", "query"],
-        &[],
+        &["on"],
         &["apply", "command"],
         &mut errors,
     );
@@ -78,11 +88,16 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         name: LitStr::new("missing", Span::call_site()),
         version: 1,
         schema: None,
+        failures: Failures::default(),
         handlers: Vec::new(),
         answers: Vec::new(),
     };
     let mut seen = Vec::new();
+    let mut inner = Errors::default();
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
+        if let Some(parsed) = model.failures.parse(key, input, &mut inner) {
+            return parsed;
+        }
         match key {
             "name" => model.name = keys::text(input, "name")?,
             "version" => model.version = keys::version(input)?,
@@ -91,6 +106,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         }
         Ok(())
     });
+    errors.append(inner);
     if only_keys && !seen.iter().any(|seen| seen == "name") {
         KEYS.missing(Span::call_site(), "name", errors);
     }
@@ -169,6 +185,8 @@ pub(crate) fn on(
         method: method.clone(),
         event: event_type(event, errors)?,
         takes_header: !rest.is_empty(),
+        patterns: arguments.iter().map(|argument| (*argument.pat).clone()).collect(),
+        keys: OnKeys::parse(handler, errors),
         output: handler.output_spans(),
     })
 }
@@ -223,7 +241,8 @@ pub(crate) fn keep_first(handlers: &mut Vec<On>, verb: &str, errors: &mut Errors
 
 /// `complete` is false if there were mistakes: then the handlers are not named.
 fn implementation(model: &Model, complete: bool) -> TokenStream {
-    let Model { krate, view, name, version, schema, .. } = model;
+    let Model { krate, view, name, version, schema, failures, .. } = model;
+    let failures = failures.expand(krate, &quote!(::core::default::Default::default()));
     let storage = match schema {
         None => quote!(#krate::InMemory),
         Some(_) => quote!(#krate::Tables),
@@ -247,6 +266,7 @@ fn implementation(model: &Model, complete: bool) -> TokenStream {
             fn handlers(__handlers: &mut #krate::Handlers<Self, #storage>) {
                 #body
             }
+            #failures
         }
     }
 }
@@ -276,10 +296,19 @@ fn one(model: &Model, handler: &On, storage: &TokenStream) -> TokenStream {
         quote!(#callee #method #arguments)
     };
     let outcome = quote_spanned!(first=> _);
+    let key = handler.keys.key_function(krate, event, &handler.patterns).map(|function| {
+        quote!(#krate::Handlers::<Self, #storage>::key::<#event, _>(__handlers, #function);)
+    });
+    let live_only = handler
+        .keys
+        .live_only
+        .then(|| quote!(#krate::Handlers::<Self, #storage>::live_only::<#event>(__handlers);));
     quote! {
         #krate::Handlers::<Self, #storage>::on::<#event, #outcome>(
             __handlers,
             |__view: #view, #tx __event: &#event, #header: &#krate::Header| #call,
         );
+        #key
+        #live_only
     }
 }

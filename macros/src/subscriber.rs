@@ -136,7 +136,7 @@ fn implementation(model: &Model, complete: bool) -> TokenStream {
 }
 
 fn one(krate: &Path, handler: &On) -> TokenStream {
-    let On { method, event, takes_header, output: (first, last) } = handler;
+    let On { method, event, takes_header, output: (first, last), .. } = handler;
     let (registration, header, header_argument) = if *takes_header {
         (
             quote!(on_with_header),

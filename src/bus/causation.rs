@@ -12,7 +12,7 @@ use super::ring::Standing;
 
 /// After how many handlers that cause one another a circle is cut, unless told otherwise: far more than anybody wires on
 /// purpose, and reached within a millisecond.
-pub(super) const LIMIT: u8 = 64;
+pub(crate) const LIMIT: u8 = 64;
 
 thread_local! {
     /// The depth of an event that is published here: one more than that of the event being handled, zero outside of handlers.

@@ -20,7 +20,7 @@ use crate::event::{EventSet, Header, Metadata};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::stream::StreamId;
 
-type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
+pub(crate) type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 
 /// A command on its way; await it for its [`Receipt`].
 ///
@@ -38,20 +38,21 @@ type Answer<A> = Result<Receipt, SendError<<A as Aggregate>::Error>>;
 /// or not, and the answer is lost: send it again with the same [`command_id`](Self::command_id) to learn which.
 #[must_use = "a command is not sent unless it is awaited"]
 pub struct Sending<C: SentTo> {
-    state: State<C>,
+    way: Way<C::Aggregate>,
 }
 
-enum State<C: SentTo> {
+/// The way of a command to its aggregate, and of the answer back.
+pub(crate) enum Way<A: Aggregate> {
     Unsent {
-        directory: Arc<Directory<C::Aggregate>>,
-        incoming: Box<Incoming<C::Aggregate>>,
-        answer: oneshot::Receiver<Answer<C::Aggregate>>,
+        directory: Arc<Directory<A>>,
+        incoming: Box<Incoming<A>>,
+        answer: oneshot::Receiver<Answer<A>>,
     },
-    Refused(SendError<<C::Aggregate as Aggregate>::Error>),
+    Refused(SendError<A::Error>),
     Sent {
-        answer: oneshot::Receiver<Answer<C::Aggregate>>,
+        answer: oneshot::Receiver<Answer<A>>,
         /// Kept while the command waits in line for a full inbox.
-        place: Option<Place<Box<Incoming<C::Aggregate>>>>,
+        place: Option<Place<Box<Incoming<A>>>>,
     },
     Done,
 }
@@ -62,30 +63,11 @@ impl<C: SentTo> Sending<C> {
         id: &str,
         command: C,
     ) -> Self {
-        let depth = bus::into_topic(<C::Aggregate as Aggregate>::Event::CATEGORY);
-        let state = match (directory, StreamId::new(C::Aggregate::CATEGORY, id), depth) {
-            (None, _, _) => State::Refused(unavailable::<C>(Unavailable::NotRegistered)),
-            (_, Err(error), _) => State::Refused(error.into()),
-            (_, _, Err(depth)) => State::Refused(SendError::TooDeep { depth }),
-            (Some(directory), Ok(stream), Ok(depth)) => {
-                let (reply, answer) = oneshot::channel();
-                let incoming = Box::new(Incoming {
-                    stream,
-                    command: command.into(),
-                    command_id: CommandId::from_uuid(Uuid::nil()),
-                    lookup: Lookup::Fresh,
-                    correlation_id: None,
-                    causation_id: None,
-                    metadata: Metadata::default(),
-                    reply,
-                    span: Span::none(),
-                    depth,
-                    attempts: 0,
-                });
-                State::Unsent { directory, incoming, answer }
-            }
+        let way = match bus::into_topic(<C::Aggregate as Aggregate>::Event::CATEGORY) {
+            Ok(depth) => Way::new(directory, id, command.into(), depth),
+            Err(depth) => Way::Refused(SendError::TooDeep { depth }),
         };
-        Self { state }
+        Self { way }
     }
 
     /// Gives the command an id from outside, such as that of a request: sent again with the same id, it changes nothing and
@@ -137,19 +119,53 @@ impl<C: SentTo> Sending<C> {
     /// # receipts }
     /// ```
     pub fn begin(mut self) -> Self {
-        self.state = self.state.begin();
+        self.way = self.way.begin();
         self
     }
 
     fn with(mut self, set: impl FnOnce(&mut Incoming<C::Aggregate>)) -> Self {
-        if let State::Unsent { incoming, .. } = &mut self.state {
-            set(incoming);
-        }
+        self.way.with(set);
         self
     }
 }
 
-impl<C: SentTo> State<C> {
+impl<A: Aggregate> Way<A> {
+    /// The way of `command`, caused by so many handlers, to the aggregate `id`.
+    pub(crate) fn new(
+        directory: Option<Arc<Directory<A>>>,
+        id: &str,
+        command: A::Command,
+        depth: u8,
+    ) -> Self {
+        let (directory, stream) = match (directory, StreamId::new(A::CATEGORY, id)) {
+            (None, _) => return Self::Refused(unavailable::<A>(Unavailable::NotRegistered)),
+            (_, Err(error)) => return Self::Refused(error.into()),
+            (Some(directory), Ok(stream)) => (directory, stream),
+        };
+        let (reply, answer) = oneshot::channel();
+        let incoming = Box::new(Incoming {
+            stream,
+            command,
+            command_id: CommandId::from_uuid(Uuid::nil()),
+            lookup: Lookup::Fresh,
+            correlation_id: None,
+            causation_id: None,
+            metadata: Metadata::default(),
+            reply,
+            span: Span::none(),
+            depth,
+            attempts: 0,
+        });
+        Self::Unsent { directory, incoming, answer }
+    }
+
+    /// Changes the command, if it was not sent yet.
+    pub(crate) fn with(&mut self, set: impl FnOnce(&mut Incoming<A>)) {
+        if let Self::Unsent { incoming, .. } = self {
+            set(incoming);
+        }
+    }
+
     fn begin(self) -> Self {
         match self {
             Self::Unsent { directory, incoming, answer } => enqueue(&directory, incoming, answer),
@@ -159,57 +175,66 @@ impl<C: SentTo> State<C> {
 }
 
 /// Puts the command into the inbox of its shard, or into the line before it.
-fn enqueue<C: SentTo>(
-    directory: &Directory<C::Aggregate>,
-    mut incoming: Box<Incoming<C::Aggregate>>,
-    answer: oneshot::Receiver<Answer<C::Aggregate>>,
-) -> State<C> {
+fn enqueue<A: Aggregate>(
+    directory: &Directory<A>,
+    mut incoming: Box<Incoming<A>>,
+    answer: oneshot::Receiver<Answer<A>>,
+) -> Way<A> {
     let Some(shard) = directory.shard_of(&incoming.stream) else {
-        return State::Refused(unavailable::<C>(Unavailable::ShutDown));
+        return Way::Refused(unavailable::<A>(Unavailable::ShutDown));
     };
     incoming.span = Span::current();
     match shard.send(incoming) {
-        Sent::Queued => State::Sent { answer, place: None },
-        Sent::InLine(place) => State::Sent { answer, place: Some(place) },
-        Sent::Closed => State::Refused(unavailable::<C>(Unavailable::ShutDown)),
+        Sent::Queued => Way::Sent { answer, place: None },
+        Sent::InLine(place) => Way::Sent { answer, place: Some(place) },
+        Sent::Closed => Way::Refused(unavailable::<A>(Unavailable::ShutDown)),
     }
 }
 
-fn unavailable<C: SentTo>(reason: Unavailable) -> SendError<<C::Aggregate as Aggregate>::Error> {
-    SendError::Unavailable { category: C::Aggregate::CATEGORY, reason }
+fn unavailable<A: Aggregate>(reason: Unavailable) -> SendError<A::Error> {
+    SendError::Unavailable { category: A::CATEGORY, reason }
 }
 
 /// Nothing in it is pinned: what must not move is boxed.
+impl<A: Aggregate> Unpin for Way<A> {}
 impl<C: SentTo> Unpin for Sending<C> {}
 
 impl<C: SentTo> Future for Sending<C> {
     type Output = Answer<C::Aggregate>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.state, State::Done).begin() {
-            State::Sent { mut answer, place } => match Pin::new(&mut answer).poll(cx) {
+        Pin::new(&mut self.way).poll(cx)
+    }
+}
+
+impl<A: Aggregate> Future for Way<A> {
+    type Output = Answer<A>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match std::mem::replace(&mut *self, Self::Done).begin() {
+            Self::Sent { mut answer, place } => match Pin::new(&mut answer).poll(cx) {
                 Poll::Ready(Ok(answer)) => Poll::Ready(answer),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(unavailable::<C>(Unavailable::ShutDown))),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(unavailable::<A>(Unavailable::ShutDown))),
                 Poll::Pending => {
-                    self.state = State::Sent { answer, place };
+                    *self = Self::Sent { answer, place };
                     Poll::Pending
                 }
             },
-            State::Refused(error) => Poll::Ready(Err(error)),
+            Self::Refused(error) => Poll::Ready(Err(error)),
             #[expect(clippy::panic, reason = "documented: the contract of every future")]
-            State::Unsent { .. } | State::Done => panic!("a command was polled after its answer"),
+            Self::Unsent { .. } | Self::Done => panic!("a command was polled after its answer"),
         }
     }
 }
 
 impl<C: SentTo> fmt::Debug for Sending<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Unsent { .. } => "unsent",
-            State::Refused(_) => "refused",
-            State::Sent { place: Some(_), .. } => "waiting in line",
-            State::Sent { place: None, .. } => "sent",
-            State::Done => "done",
+        let state = match self.way {
+            Way::Unsent { .. } => "unsent",
+            Way::Refused(_) => "refused",
+            Way::Sent { place: Some(_), .. } => "waiting in line",
+            Way::Sent { place: None, .. } => "sent",
+            Way::Done => "done",
         };
         f.debug_struct("Sending").field("command", &C::NAME).field("state", &state).finish()
     }

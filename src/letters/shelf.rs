@@ -191,15 +191,10 @@ impl Shelved {
         reached: Position,
         free: impl Fn(&str) -> bool,
     ) -> Option<(Instant, &Arc<str>)> {
-        self.keys
-            .iter()
-            .filter_map(|(key, parked)| Some((parked.due?, key, parked)))
-            .filter(|(_, _, parked)| {
-                parked.letters.first_key_value().is_some_and(|(first, _)| *first <= reached)
-            })
-            .filter(|(_, key, _)| free(key))
-            .min_by_key(|(due, _, _)| *due)
-            .map(|(due, key, _)| (due, key))
+        self.reached(reached)
+            .filter_map(|(key, parked)| Some((parked.due?, key)))
+            .filter(|(_, key)| free(key))
+            .min_by_key(|(due, _)| *due)
     }
 
     /// What changes when a person has decided about the letter at `position`, with its key; none if there is no such letter.
@@ -220,6 +215,14 @@ impl Shelved {
             }
         };
         Some((key, vec![changed, Change::Resolve(Resolution { position, kind, at })]))
+    }
+
+    /// The keys whose first letter stands at `reached` or before. A view that is folded anew holds letters that it has yet to
+    /// reach.
+    fn reached(&self, reached: Position) -> impl Iterator<Item = (&Arc<str>, &Parked)> {
+        self.keys.iter().filter(move |(_, parked)| {
+            parked.letters.first_key_value().is_some_and(|(first, _)| *first <= reached)
+        })
     }
 
     /// Lets the first letter of `key` be tried at `due`.

@@ -8,7 +8,7 @@ use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use super::{Decided, Model};
+use super::{Decided, Heard, Model};
 
 /// `complete` is false if there were mistakes: then the handlers are not called, whose signatures may be wrong.
 pub(super) fn expand(model: &Model, complete: bool) -> TokenStream {
@@ -67,18 +67,33 @@ fn command_enum(model: &Model) -> TokenStream {
         let doc = format!("The command `{variant}`.");
         quote!(#[doc = #doc] #variant(#command))
     });
+    let heard = model.heard.iter().map(|heard| {
+        let (variant, event) = (&heard.variant, &heard.event);
+        let doc = format!("The event `{}` of another aggregate.", quote!(#event));
+        quote!(#[doc = #doc] #variant(#krate::__private::Arc<#event>))
+    });
     let clones = model.decided.iter().map(|Decided { variant, .. }| {
         quote! {
             Self::#variant(__command) => Self::#variant(#krate::__private::clone_command(__command))
         }
     });
-    let clone = if model.decided.is_empty() {
+    let heard_clones = model.heard.iter().map(|Heard { variant, .. }| {
+        quote! {
+            Self::#variant(__event) => Self::#variant(#krate::__private::Arc::clone(__event))
+        }
+    });
+    let variants = variants.chain(heard);
+    let clones = clones.chain(heard_clones);
+    let clone = if model.decides_nothing() {
         quote!(match *self {})
     } else {
         quote!(match self { #(#clones,)* })
     };
     let visibility = visibility(model);
-    let debug = debug(commands, model.decided.iter().map(|decided| &decided.variant));
+    let decided = model.decided.iter().map(|decided| &decided.variant);
+    let heard = model.heard.iter().map(|heard| &heard.variant);
+    let variants_of_debug: Vec<_> = decided.chain(heard).collect();
+    let debug = debug(commands, variants_of_debug.into_iter());
     quote! {
         #[doc = #doc]
         #[allow(clippy::enum_variant_names, clippy::large_enum_variant)]
@@ -275,11 +290,15 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             quote!(#commands::#variant(_) => #krate::__private::command_name::<#command>())
         },
     );
-    let command_name = if model.decided.is_empty() {
+    let heard_names = model.heard.iter().map(|Heard { variant, event, .. }| {
+        quote!(#commands::#variant(_) => #krate::__private::name::<#event>())
+    });
+    let command_name = if model.decides_nothing() {
         quote!(match *__command {})
     } else {
-        quote!(match __command { #(#command_names,)* })
+        quote!(match __command { #(#command_names,)* #(#heard_names,)* })
     };
+    let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
     let types = quote_spanned! {events.span()=>
         type Event = #events;
         type Command = #commands;
@@ -304,6 +323,25 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             fn command_name(__command: &#commands) -> &'static ::core::primitive::str {
                 #command_name
             }
+            #subscribe
+        }
+    }
+}
+
+fn subscribe(model: &Model) -> TokenStream {
+    let Model { krate, commands, .. } = model;
+    let each = model.heard.iter().map(|Heard { event, variant, to, .. }| {
+        quote! {
+            #krate::AggregateSubscriptions::<Self>::on::<#event>(
+                __to,
+                #to,
+                |__event: #event| #commands::#variant(#krate::__private::Arc::new(__event)),
+            );
+        }
+    });
+    quote! {
+        fn subscribe(__to: &mut #krate::AggregateSubscriptions<Self>) {
+            #(#each)*
         }
     }
 }
@@ -327,12 +365,30 @@ fn decide_body(model: &Model) -> TokenStream {
                 #krate::IntoDecision::<#events, #error>::into_decision(#call, __events)
         }
     });
-    if model.decided.is_empty() {
+    let heard = model.heard.iter().map(|heard| {
+        let Heard { method, variant, .. } = heard;
+        let context = heard.context.map(|span| quote_spanned!(span=> , __context));
+        let (first, last) = heard.output;
+        let call = {
+            let callee = quote_spanned!(first=> Self::);
+            let method = format_ident!("{method}", span = first);
+            let arguments = quote_spanned!(last=> (self, &__event #context));
+            quote!(#callee #method #arguments)
+        };
+        quote! {
+            #commands::#variant(__event) =>
+                #krate::IntoDecision::<#events, #error>::into_decision(#call, __events)
+        }
+    });
+    let takes_context = model.decided.iter().any(|decided| decided.context.is_some())
+        || model.heard.iter().any(|heard| heard.context.is_some());
+    let arms = arms.chain(heard);
+    if model.decides_nothing() {
         quote! {
             let (_, _) = (__context, __events);
             match __command {}
         }
-    } else if model.decided.iter().any(|decided| decided.context.is_some()) {
+    } else if takes_context {
         quote!(match __command { #(#arms,)* })
     } else {
         quote! {

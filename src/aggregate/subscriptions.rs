@@ -1,0 +1,131 @@
+//! Aggregates that subscribe to the events of others: choreography.
+
+use std::any::TypeId;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use super::Aggregate;
+use super::directory::Directory;
+use super::shard::Lookup;
+use crate::bus::{self, Reference};
+use crate::codec::Codec;
+use crate::command::{SendError, Way};
+use crate::event::{
+    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Recorded, decode_event,
+};
+use crate::id::{CausationId, CommandId};
+use crate::retry::ErrorClass;
+
+/// The events of others that an aggregate subscribes to; see [`Aggregate::subscribe`].
+///
+/// # How an event is decided on
+/// It is read from the log, goes to the one instance that it names, and is decided like a command: in its turn, against the newest
+/// state, and its events are committed before the next event of the same instance comes. The command's id is derived from the
+/// event, so it takes effect once, however often it is delivered. Its events name the event as their cause, belong to its story,
+/// and carry its metadata.
+///
+/// # An event that cannot be decided on
+/// A rejection, a panic and an event that cannot be read [park](crate::Letters) the instance's events: the instance goes on deciding
+/// commands, other instances get their events. Errors of the log are tried again.
+///
+/// # Circles
+/// An event that stands at the end of 64 that have caused one another through subscriptions is parked rather than decided on.
+pub struct AggregateSubscriptions<A: Aggregate> {
+    pub(crate) routes: Vec<Route<A>>,
+    /// The stored names of events that were named twice.
+    pub(crate) twice: Vec<&'static str>,
+}
+
+/// The way of one type of event.
+pub(crate) struct Route<A: Aggregate> {
+    pub(crate) event: &'static str,
+    pub(crate) heard: Reference,
+    pub(crate) set: (TypeId, &'static [&'static str]),
+    pub(crate) read: Box<Read<A>>,
+}
+
+/// Reads an event: the instance that it goes to, and the command that it is to it.
+pub(crate) type Read<A> = dyn Fn(&Recorded, Codec) -> Result<(String, <A as Aggregate>::Command), DecodeError>
+    + Send
+    + Sync;
+
+impl<A: Aggregate> AggregateSubscriptions<A> {
+    pub(crate) fn of_aggregate() -> Self {
+        let mut subscriptions = Self { routes: Vec::new(), twice: Vec::new() };
+        A::subscribe(&mut subscriptions);
+        subscriptions
+    }
+
+    /// Subscribes to events of type `E`: `to` names the instance that decides on one by its id, `command` makes it a command.
+    pub fn on<E: MemberOf>(
+        &mut self,
+        to: impl Fn(&E, &Header) -> String + Send + Sync + 'static,
+        command: impl Fn(E) -> A::Command + Send + Sync + 'static,
+    ) -> &mut Self {
+        let event = <E as Event>::NAME;
+        let set = (TypeId::of::<E::Set>(), E::Set::NAMES);
+        if self.routes.iter().any(|route| route.set.0 == set.0 && route.event == event) {
+            self.twice.push(event);
+            return self;
+        }
+        let read = Box::new(move |recorded: &Recorded, codec: Codec| {
+            let header = &recorded.header;
+            let event = decode_event::<E>(header.schema_version, codec, &recorded.payload)?;
+            Ok((to(&event, header), command(event)))
+        });
+        let heard = Reference::to_some::<Envelope<E::Set>>(vec![event]);
+        self.routes.push(Route { event, heard, set, read });
+        self
+    }
+}
+
+/// The key of the metadata under which an event says how many events have caused one another up to it.
+const HOPS: &str = "tidings.hops";
+
+/// Lets the aggregate `id` decide on the event with the header `cause`, which is `command` to it.
+///
+/// # Errors
+/// What the aggregate answers. That it has decided on the event before is none.
+pub(crate) async fn decide_on<A: Aggregate>(
+    directory: Arc<Directory<A>>,
+    cause: &Header,
+    id: &str,
+    command: A::Command,
+) -> Result<(), SendError<A::Error>> {
+    let hops = cause.metadata.get(HOPS).and_then(|hops| hops.parse::<u8>().ok()).unwrap_or(0);
+    if hops >= bus::LIMIT {
+        return Err(SendError::TooDeep { depth: hops });
+    }
+    let hops = hops + 1;
+    let mut way = Way::new(Some(directory), id, command, hops);
+    way.with(|incoming| {
+        incoming.command_id = CommandId::caused_by(A::CATEGORY, cause.event_id);
+        incoming.lookup = Lookup::Needed;
+        incoming.correlation_id = Some(cause.correlation_id);
+        incoming.causation_id = Some(CausationId::from_uuid(cause.event_id.into()));
+        incoming.metadata = cause.metadata.clone();
+        incoming.metadata.insert(HOPS, hops.to_string());
+    });
+    match way.await {
+        // An earlier version of the program sent it to another instance, where it took effect.
+        Ok(_) | Err(SendError::CommandIdReused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The class of what an aggregate answers: errors of the log pass.
+pub(crate) fn classify<A: Aggregate>(error: &(dyn Error + 'static)) -> ErrorClass {
+    match error.downcast_ref::<SendError<A::Error>>() {
+        Some(SendError::Store(_) | SendError::Contended { .. } | SendError::Unavailable { .. }) => {
+            ErrorClass::Transient
+        }
+        _ => ErrorClass::Permanent,
+    }
+}
+
+impl<A: Aggregate> fmt::Debug for AggregateSubscriptions<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.routes.iter().map(|route| route.event)).finish()
+    }
+}
