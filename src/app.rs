@@ -33,6 +33,7 @@ use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::projection::{Projection, ProjectionStatus, Storage, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
+use crate::reactor::{ReactorGauge, ReactorStatus};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -72,6 +73,7 @@ struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+    reactors: Vec<(&'static str, ReactorGauge)>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -304,6 +306,11 @@ impl App {
                 .iter()
                 .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
                 .collect(),
+            reactors: gauges
+                .reactors
+                .iter()
+                .map(|(name, gauge)| gauge.status(name, &head))
+                .collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -378,6 +385,8 @@ pub struct AppStatus {
     pub topics: Vec<TopicStatus>,
     /// Each projection.
     pub projections: Vec<ProjectionStatus>,
+    /// Each reactor.
+    pub reactors: Vec<ReactorStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
 }

@@ -29,6 +29,7 @@ use tracing::{debug_span, error, warn};
 
 use self::catch_up::ReadAhead;
 use self::parking::letters;
+pub(crate) use self::parking::{read, read_edited};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
@@ -56,6 +57,17 @@ pub(crate) struct Progress {
     pub(crate) state: ConsumerState,
     /// Why it stopped, or why it tries again.
     pub(crate) trouble: Option<Arc<Trouble>>,
+}
+
+impl Progress {
+    /// How much older the last folded event is than the newest one in the log; none before the first.
+    pub(crate) fn lag_age(&self, head: &Head) -> Option<Duration> {
+        match self.position.behind(head.position) {
+            0 => Some(Duration::ZERO),
+            _ if self.time == Timestamp::default() => None,
+            _ => Some(self.time.until(head.time)),
+        }
+    }
 }
 
 /// What a consumer is doing.
@@ -109,6 +121,9 @@ pub enum Trouble {
     /// The view cannot be written; what was folded since its checkpoint is folded again.
     #[error("the view cannot be written")]
     View(#[source] Box<dyn Error + Send + Sync>),
+    /// Checkpoint and letters cannot be written; what was handled since is handled again after a crash.
+    #[error("its checkpoint and its letters cannot be written")]
+    Ledger(#[source] Box<dyn Error + Send + Sync>),
     /// A handler committed or rolled back the transaction that it was given.
     #[error("a handler ended the transaction that it was given")]
     EndedTransaction,

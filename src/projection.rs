@@ -37,7 +37,6 @@ pub use self::memory::{AtLeast, InMemory, View, ViewRef};
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
 pub use self::watching::Watching;
 use crate::app::{Building, StartError};
-use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
 use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, TypedSource};
 use crate::query::Answers;
@@ -321,11 +320,7 @@ impl ProjectionStatus {
             state: progress.state,
             position: progress.position,
             lag_events,
-            lag_age: match lag_events {
-                0 => Some(Duration::ZERO),
-                _ if progress.time == Timestamp::default() => None,
-                _ => Some(progress.time.until(head.time)),
-            },
+            lag_age: progress.lag_age(head),
             trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
         }
     }

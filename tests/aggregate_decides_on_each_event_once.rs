@@ -252,8 +252,7 @@ async fn a_circle_is_cut_and_parked() {
     app.send("a", Serve).await.unwrap();
     app.settle().await.unwrap();
     assert_eq!(app.head().as_u64(), 65);
-    let parked: usize =
-        app.letters().consumers().map(|letters| letters.list().len()).sum();
+    let parked: usize = app.letters().consumers().map(|letters| letters.list().len()).sum();
     assert_eq!(parked, 1);
     app.shutdown().await.unwrap();
 }

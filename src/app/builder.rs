@@ -28,13 +28,20 @@ use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
 use crate::processor::file::ViewsFile;
+use crate::processor::ledger::Ledger;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, ProjectionStatus, Storage};
 use crate::query::{Answers, Query, QueryContext};
+use crate::reactor::route::Routes as EventRoutes;
+use crate::reactor::{
+    Engine, Reactions, Reactor, ReactorGauge, ReactorOptions, Wiring as EngineWiring,
+};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
-use crate::subscriber::{Engine, EventSubscriber, SubscriberGauge, Subscriptions};
+use crate::subscriber::{
+    Engine as SubscriberEngine, EventSubscriber, SubscriberGauge, Subscriptions,
+};
 
 /// Puts an app together: the store, the aggregates, the projections, and what differs from the defaults.
 #[must_use = "an app does nothing until it is started"]
@@ -45,6 +52,7 @@ pub struct AppBuilder {
     hooks: Vec<Step>,
     aggregates: Vec<Step>,
     projections: Vec<Step>,
+    reactors: Vec<Step>,
     subscribers: Vec<Step>,
     queries: Vec<Step>,
     bus: Bus,
@@ -101,6 +109,40 @@ pub enum StartError {
         projection: &'static str,
         /// The event's stored name.
         event: &'static str,
+    },
+    /// Two consumers have the same name: projections, reactors and aggregates that subscribe keep their checkpoints under it.
+    #[error(
+        "two consumers have the name {0:?}: projections and reactors keep their checkpoints under it, so each needs its own"
+    )]
+    ConsumerTwice(&'static str),
+    /// A reactor has no handler.
+    #[error("reactor {0:?} handles no event: name handlers in `Reactor::handlers`")]
+    ReactorNoHandlers(&'static str),
+    /// A reactor has two handlers for the same event.
+    #[error("reactor {reactor:?} has two handlers for event {event:?}: merge them into one")]
+    ReactorHandlerTwice {
+        /// The reactor.
+        reactor: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// Something was said of an event that a reactor has no handler for.
+    #[error(
+        "reactor {reactor:?} has no handler for event {event:?}: name that before its key or `live_only`"
+    )]
+    ReactorUnhandled {
+        /// The reactor.
+        reactor: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// The checkpoint and the letters of a consumer cannot be read.
+    #[error("the checkpoint of {name:?} cannot be read")]
+    Ledger {
+        /// The consumer.
+        name: &'static str,
+        /// What is wrong.
+        source: StoreError,
     },
     /// Two subscribers have the same name, or a subscriber was given twice.
     #[error("subscriber {0:?} exists twice: each needs a name of its own")]
@@ -167,6 +209,7 @@ impl AppBuilder {
             hooks: Vec::new(),
             aggregates: Vec::new(),
             projections: Vec::new(),
+            reactors: Vec::new(),
             subscribers: Vec::new(),
             queries: Vec::new(),
             bus: Bus::new(),
@@ -194,6 +237,12 @@ impl AppBuilder {
     /// Keeps the view of `projection`.
     pub fn projection<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(|building| building.start_projection(projection)));
+        self
+    }
+
+    /// Lets `reactor` handle the events that it names, with their effects outside the store.
+    pub fn reactor<R: Reactor>(mut self, reactor: R) -> Self {
+        self.reactors.push(Box::new(|building| building.start_reactor(reactor)));
         self
     }
 
@@ -364,6 +413,7 @@ impl AppBuilder {
             arbiters: HashMap::new(),
             shards: Vec::new(),
             processors: Vec::new(),
+            engines: Vec::new(),
             subscribers: Vec::new(),
             bus: self.bus,
             declared: Vec::new(),
@@ -373,6 +423,7 @@ impl AppBuilder {
             names: HashMap::new(),
             shard_gauges: Vec::new(),
             projection_gauges: Vec::new(),
+            reactor_gauges: Vec::new(),
             subscriber_gauges: Vec::new(),
             letters: Vec::new(),
             #[cfg(feature = "sqlite")]
@@ -383,14 +434,17 @@ impl AppBuilder {
             .into_iter()
             .chain(self.aggregates)
             .chain(self.projections)
+            .chain(self.reactors)
             .chain(self.subscribers)
             .chain(self.queries)
             .try_for_each(|step| step(&mut building));
         // Last: an app that cannot be started does not close the bus, which would end them.
-        let started = started.and_then(|()| building.spawn_subscribers());
-        let (started, subscribers) = match started {
-            Ok(subscribers) => (Ok(()), subscribers),
-            Err(error) => (Err(error), Vec::new()),
+        // And an app that cannot be started has no effects outside.
+        let started =
+            started.and_then(|()| Ok((building.spawn_subscribers()?, building.spawn_engines()?)));
+        let (started, (subscribers, reactors)) = match started {
+            Ok(spawned) => (Ok(()), spawned),
+            Err(error) => (Err(error), Default::default()),
         };
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
@@ -403,6 +457,7 @@ impl AppBuilder {
             stopping: building.stopping,
             shards: building.shards,
             processors: building.processors,
+            reactors,
             subscribers,
             bus: started.is_ok().then(|| building.bus.clone()),
             sequencer,
@@ -438,6 +493,7 @@ impl AppBuilder {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
                     projections: building.projection_gauges,
+                    reactors: building.reactor_gauges,
                     subscribers: building.subscriber_gauges,
                 },
                 running: Mutex::new(running),
@@ -474,6 +530,7 @@ pub(crate) enum Floor {
     Aggregates,
     Projections,
     Subscribers,
+    Reactors,
     /// Projections that write to the views' file: one thread, since the file has one writer.
     #[cfg(feature = "sqlite")]
     Tables,
@@ -493,6 +550,8 @@ pub struct Building {
     shards: Vec<(&'static str, ActorHandle)>,
     processors: Vec<(&'static str, ActorHandle)>,
     /// Those that are ready to run.
+    engines: Vec<(&'static str, Engine)>,
+    /// Those that are ready to run.
     subscribers: Vec<(&'static str, Ready)>,
     bus: Bus,
     declared: Vec<Declared>,
@@ -503,6 +562,7 @@ pub struct Building {
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
     projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
+    reactor_gauges: Vec<(&'static str, ReactorGauge)>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
     /// The letters of each consumer.
     letters: Vec<ConsumerLetters>,
@@ -519,7 +579,7 @@ impl Building {
             return Ok(Arc::clone(arbiters));
         }
         let threads = match floor {
-            Floor::Aggregates | Floor::Subscribers => self.settings.arbiters,
+            Floor::Aggregates | Floor::Subscribers | Floor::Reactors => self.settings.arbiters,
             _ => 1,
         };
         let arbiters = Arc::new(Arbiters::start(threads)?);
@@ -649,6 +709,78 @@ impl Building {
         Ok(progress_receiver)
     }
 
+    fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {
+        let reactions = Reactions::<R>::of_reactor();
+        reactions.check()?;
+        for (set, names) in reactions.sets() {
+            self.claim(set, names)?;
+        }
+        let hears = reactions.heard();
+        let routes = reactions.bind(reactor, self)?;
+        let gauge = self.start_engine(R::NAME, routes, R::options())?;
+        self.reactor_gauges.push((R::NAME, gauge.clone()));
+        let head = self.head.clone();
+        self.declared.push(Declared {
+            name: R::NAME.into(),
+            kind: ComponentKind::Reactor,
+            hears,
+            publishes: Vec::new(),
+            condition: Some(Arc::new(move || {
+                let status = gauge.status(R::NAME, &head.borrow());
+                Condition { lag: Some(status.lag_events), trouble: status.trouble }
+            })),
+        });
+        Ok(())
+    }
+
+    /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`; returns
+    /// what it shows of itself. It runs once everything else has started.
+    pub(crate) fn start_engine(
+        &mut self,
+        name: &'static str,
+        routes: EventRoutes,
+        options: ReactorOptions,
+    ) -> Result<ReactorGauge, StartError> {
+        if self.letters.iter().any(|letters| letters.consumer() == name) {
+            return Err(StartError::ConsumerTwice(name));
+        }
+        let (ledger, mut begin) =
+            Ledger::open(self, name, 1).map_err(|source| StartError::Ledger { name, source })?;
+        let shelf = Arc::new(Shelf::new(std::mem::take(&mut begin.shelved)));
+        let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
+        self.letters.push(letters);
+        let (progress, receiver) = watch::channel(Progress {
+            position: begin.position,
+            time: begin.time,
+            state: ConsumerState::CatchingUp,
+            trouble: None,
+        });
+        let in_flight = Arc::default();
+        let wiring = EngineWiring {
+            name,
+            store: Arc::clone(&self.store),
+            head: self.head.clone(),
+            closing: self.closing.subscribe(),
+            stopping: self.stopping.subscribe(),
+            progress,
+            in_flight: Arc::clone(&in_flight),
+            clock: Arc::clone(&self.clock),
+            clerk,
+        };
+        self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
+        Ok(ReactorGauge { progress: receiver, in_flight, shelf })
+    }
+
+    fn spawn_engines(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {
+        let engines = std::mem::take(&mut self.engines);
+        if engines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arbiters = self.arbiters(Floor::Reactors)?;
+        let spawn = |engine: Engine| arbiters.spawn(move || engine.run());
+        Ok(engines.into_iter().map(|(name, engine)| (name, spawn(engine))).collect())
+    }
+
     /// Begins the subscriptions of a subscriber, which does not run yet.
     fn start_subscriber<S: EventSubscriber>(&mut self, subscriber: S) -> Result<(), StartError> {
         if self.subscribers.iter().any(|(name, _)| *name == S::NAME) {
@@ -666,7 +798,7 @@ impl Building {
         }
         let (hears, publishes) = (subscriptions.heard(), subscriptions.published());
         let routes = Routes::new(&self.bus, &mut self.topics);
-        let engine = Engine::new(subscriber, subscriptions, routes);
+        let engine = SubscriberEngine::new(subscriber, subscriptions, routes);
         let gauge = engine.gauge();
         self.subscriber_gauges.push((S::NAME, Arc::clone(&gauge)));
         self.declared.push(Declared {
