@@ -9,6 +9,7 @@
 
 mod builder;
 mod running;
+mod watchdog;
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::letters::Letters;
-use crate::processor::Progress;
-use crate::projection::{Projection, ProjectionStatus, Storage};
+use crate::processor::gauge::{ConsumerStatus, Gauge};
+use crate::projection::{Projection, Storage};
 use crate::query::{Answers, Asking, Gathering, Query};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
@@ -70,7 +71,7 @@ struct Inner {
 struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+    consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -189,7 +190,6 @@ impl App {
 
     /// What every part of the app is doing.
     pub fn status(&self) -> AppStatus {
-        let head = *self.inner.head.borrow();
         let gauges = &self.inner.gauges;
         AppStatus {
             durability: self.inner.store.durability(),
@@ -207,11 +207,7 @@ impl App {
                 topics.extend(self.inner.bus.status());
                 topics
             },
-            projections: gauges
-                .projections
-                .iter()
-                .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
-                .collect(),
+            consumers: gauges.consumers.iter().map(|gauge| gauge.status()).collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -273,7 +269,7 @@ impl std::fmt::Debug for App {
 }
 
 /// What every part of an app is doing, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AppStatus {
     /// What an acknowledged command survives.
@@ -284,10 +280,17 @@ pub struct AppStatus {
     pub aggregates: Vec<AggregateStatus>,
     /// Each topic: the durable ones, then those of the bus.
     pub topics: Vec<TopicStatus>,
-    /// Each projection.
-    pub projections: Vec<ProjectionStatus>,
+    /// Each durable consumer: projections, reactors, and aggregates that subscribe.
+    pub consumers: Vec<ConsumerStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
+}
+
+impl AppStatus {
+    /// The durable consumer of this name; none if there is no such one.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerStatus> {
+        self.consumers.iter().find(|consumer| consumer.name == name)
+    }
 }
 
 /// The state of one type of aggregate.

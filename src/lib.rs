@@ -54,10 +54,10 @@ pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
 };
+pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
-    ViewError, ViewRef,
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Storage, View, ViewError, ViewRef,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

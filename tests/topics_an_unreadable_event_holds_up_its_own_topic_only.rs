@@ -69,7 +69,7 @@ async fn readers_of_its_topic_stop_before_it_and_all_others_go_on() {
     assert_eq!(after, Position::new(1));
     let stopped = || {
         let status = app.status();
-        let balances = status.projections.iter().find(|p| p.name == "balances").cloned().unwrap();
+        let balances = status.consumer("balances").unwrap();
         balances.state == ConsumerState::Stopped && balances.position == Position::new(1)
     };
     until("the projection of accounts stops", stopped).await;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::running::{Parts, Running};
+use super::watchdog::Watchdog;
 use super::{App, Gauges, Inner, SHUTDOWN};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
@@ -28,8 +29,9 @@ use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
 use crate::processor::file::ViewsFile;
+use crate::processor::gauge::{ConsumerKind, Gauge};
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
-use crate::projection::{Handlers, Projection, ProjectionStatus, Storage};
+use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
@@ -56,6 +58,8 @@ struct Settings {
     arbiters: usize,
     limits: Limits,
     topic_capacity: usize,
+    /// How long a consumer may stand still.
+    patience: Duration,
     #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
 }
@@ -161,6 +165,7 @@ impl AppBuilder {
                 arbiters: cores.div_ceil(2),
                 limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
+                patience: Watchdog::PATIENCE,
                 #[cfg(feature = "sqlite")]
                 views: None,
             },
@@ -314,6 +319,17 @@ impl AppBuilder {
         self
     }
 
+    /// How long a consumer may stand still while it is behind the head of the log, before that is reported; 30 seconds unless
+    /// set. One that has stopped with trouble is reported at once.
+    ///
+    /// It is looked at every second, and at least four times within this time. When a consumer begins to stand still there is a
+    /// warning in the traces, with what keeps it; when it goes on there is a notice. Meanwhile the status says for how long:
+    /// [`ConsumerStatus::stalled`](crate::ConsumerStatus::stalled). It stops nobody.
+    pub fn watchdog(mut self, patience: Duration) -> Self {
+        self.settings.patience = patience;
+        self
+    }
+
     /// In which file table projections keep their views; beside the log unless set, in memory if the log is in memory.
     #[cfg(feature = "sqlite")]
     pub fn views(mut self, path: impl Into<PathBuf>) -> Self {
@@ -346,6 +362,7 @@ impl AppBuilder {
         let store = self.store.ok_or(StartError::NoStore)?;
         let (head, head_receiver) = watch::channel(read_head(&*store)?);
         let start = head_receiver.borrow().position;
+        let origin = time_after(&*store, Position::START)?.unwrap_or_else(|| self.clock.now());
         let max_turns = self.settings.arbiters
             * self.aggregates.len()
             * usize::try_from(MAX_TURNS).unwrap_or(1);
@@ -359,6 +376,7 @@ impl AppBuilder {
             settings: self.settings,
             sequencer: Some(inbox),
             head: head_receiver,
+            origin,
             closing: watch::Sender::new(false),
             stopping: watch::Sender::new(Stopping::No),
             arbiters: HashMap::new(),
@@ -372,7 +390,7 @@ impl AppBuilder {
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
-            projection_gauges: Vec::new(),
+            consumers: Vec::new(),
             subscriber_gauges: Vec::new(),
             letters: Vec::new(),
             #[cfg(feature = "sqlite")]
@@ -392,6 +410,7 @@ impl AppBuilder {
             Ok(subscribers) => (Ok(()), subscribers),
             Err(error) => (Err(error), Vec::new()),
         };
+        let watchdog = building.watch();
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
@@ -405,6 +424,7 @@ impl AppBuilder {
             processors: building.processors,
             subscribers,
             bus: started.is_ok().then(|| building.bus.clone()),
+            watchdog,
             sequencer,
             topics: Arc::clone(&topics),
             arbiters: building.arbiters.into_values().collect(),
@@ -437,7 +457,7 @@ impl AppBuilder {
                 gauges: Gauges {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
-                    projections: building.projection_gauges,
+                    consumers: building.consumers,
                     subscribers: building.subscriber_gauges,
                 },
                 running: Mutex::new(running),
@@ -460,12 +480,15 @@ fn read_head(store: &dyn EventStore) -> Result<Head, StoreError> {
     let position = store.head()?;
     let time = match position.as_u64().checked_sub(1) {
         None => Timestamp::default(),
-        Some(before) => {
-            let page = store.read_log(Position::new(before), &Filter::All, 1)?;
-            page.events.last().map(|event| event.header.time).unwrap_or_default()
-        }
+        Some(before) => time_after(store, Position::new(before))?.unwrap_or_default(),
     };
     Ok(Head { position, time })
+}
+
+/// When the event behind `position` was decided.
+fn time_after(store: &dyn EventStore, position: Position) -> Result<Option<Timestamp>, StoreError> {
+    let page = store.read_log(position, &Filter::All, 1)?;
+    Ok(page.events.first().map(|event| event.header.time))
 }
 
 /// Which threads an actor lives on. Kept apart, so that a long fold or a write to a view's file delays no decision.
@@ -486,6 +509,8 @@ pub struct Building {
     settings: Settings,
     sequencer: Option<SequencerInbox>,
     pub(crate) head: watch::Receiver<Head>,
+    /// When the log began.
+    origin: Timestamp,
     closing: watch::Sender<bool>,
     stopping: watch::Sender<Stopping>,
     topics: Topics,
@@ -502,7 +527,7 @@ pub struct Building {
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
+    consumers: Vec<Arc<Gauge>>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
     /// The letters of each consumer.
     letters: Vec<ConsumerLetters>,
@@ -580,7 +605,9 @@ impl Building {
     }
 
     fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
-        if self.projection_gauges.iter().any(|(name, _)| *name == P::NAME) {
+        let mut projections =
+            self.consumers.iter().filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        if projections.any(|gauge| gauge.name() == P::NAME) {
             return Err(StartError::ProjectionTwice(P::NAME));
         }
         let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
@@ -606,7 +633,7 @@ impl Building {
             return Err(StartError::NoHandlers(P::NAME));
         }
         let shelf = Arc::new(Shelf::new(shelved));
-        let (letters, clerk) = ConsumerLetters::new(P::NAME, shelf);
+        let (letters, clerk) = ConsumerLetters::new(P::NAME, Arc::clone(&shelf));
         self.letters.push(letters);
         for source in &mut sources {
             let (set, names) = source.set();
@@ -614,19 +641,16 @@ impl Building {
             source.connect(&mut self.topics);
         }
         let hears = sources.iter().map(|source| source.heard()).collect();
-        let (position, time) = keeper.checkpoint();
-        let (progress, progress_receiver) = watch::channel(Progress {
-            position,
-            time,
-            state: ConsumerState::CatchingUp,
-            trouble: None,
-        });
+        let (progress, gauge) =
+            self.consumer(P::NAME, ConsumerKind::Projection, keeper.checkpoint(), shelf, hears);
+        let progress_receiver = progress.subscribe();
         let wiring = Wiring {
             name: P::NAME,
             store: Arc::clone(&self.store),
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
             progress,
+            gauge,
             clock: Arc::clone(&self.clock),
             policy: P::failures(),
             clerk,
@@ -634,19 +658,51 @@ impl Building {
         let processor = Processor::new(keeper, sources, wiring);
         let arbiters = self.arbiters(floor)?;
         self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
-        self.projection_gauges.push((P::NAME, progress_receiver.clone()));
-        let (progress, head) = (progress_receiver.clone(), self.head.clone());
+        Ok(progress_receiver)
+    }
+
+    /// Registers a durable consumer that stands at `checkpoint`, and returns where it reports its progress and counts what it
+    /// handles. From here on it shows in the status, on the map and in the figures, and is watched.
+    pub(crate) fn consumer(
+        &mut self,
+        name: &'static str,
+        kind: ConsumerKind,
+        (position, time): (Position, Timestamp),
+        shelf: Arc<Shelf>,
+        hears: Vec<Reference>,
+    ) -> (watch::Sender<Progress>, Arc<Gauge>) {
+        let (progress, receiver) = watch::channel(Progress {
+            position,
+            time,
+            state: ConsumerState::CatchingUp,
+            at: self.clock.now(),
+            trouble: None,
+        });
+        let head = self.head.clone();
+        let gauge = Arc::new(Gauge::new(name, kind, head, receiver, shelf, self.origin));
+        self.consumers.push(Arc::clone(&gauge));
+        let shown = Arc::clone(&gauge);
         self.declared.push(Declared {
-            name: P::NAME.into(),
-            kind: ComponentKind::Projection,
+            name: name.into(),
+            kind: match kind {
+                ConsumerKind::Projection => ComponentKind::Projection,
+                ConsumerKind::Reactor => ComponentKind::Reactor,
+                ConsumerKind::Aggregate => ComponentKind::Aggregate,
+            },
             hears,
             publishes: Vec::new(),
             condition: Some(Arc::new(move || {
-                let status = ProjectionStatus::new(P::NAME, &progress.borrow(), &head.borrow());
-                Condition { lag: Some(status.lag_events), trouble: status.trouble }
+                let (lag, trouble) = shown.condition();
+                Condition { lag: Some(lag), trouble }
             })),
         });
-        Ok(progress_receiver)
+        (progress, gauge)
+    }
+
+    /// Starts the watchdog beside the actors that it watches; none if there are none.
+    fn watch(&self) -> Option<Watchdog> {
+        let arbiters = self.arbiters.values().next()?;
+        Watchdog::start(arbiters, self.consumers.clone(), self.settings.patience)
     }
 
     /// Begins the subscriptions of a subscriber, which does not run yet.
