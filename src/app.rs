@@ -29,10 +29,12 @@ use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
+use crate::http::ReadToken;
 use crate::letters::Letters;
-use crate::processor::gauge::{ConsumerStatus, Gauge};
-use crate::projection::{Projection, Storage};
-use crate::query::{Answers, Asking, Gathering, Query};
+use crate::processor::Progress;
+use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
+use crate::projection::{Projection, Storage, Watching};
+use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -153,8 +155,83 @@ impl App {
         Gathering::new(self.clone(), query)
     }
 
+    /// Watches the reply to `query`: yields it at once, and again whenever it has changed. It ends when the projection that
+    /// answers it has stopped.
+    ///
+    /// Where a closure answers, given to [`AppBuilder::answer`], it is asked again whenever any projection of the app has
+    /// moved, and the watching ends when all have stopped: what else its reply depends on is not noticed.
+    ///
+    /// Each time the query may take five seconds, as when it is [asked](Self::query) once. The errors are those of
+    /// [`QueryError`]: yielded each time, and the query is asked again when the view moves. The last reply is kept, to compare.
+    ///
+    /// It holds a handle to the app: without a [`shutdown`](Self::shutdown) the app does not end before it is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidings::{App, Command, Event, Memory, Query, aggregate, projection};
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # #[event(name = "till.sold")]
+    /// # struct Sold { cents: i64 }
+    /// # #[derive(Command, Clone)]
+    /// # struct Sell { cents: i64 }
+    /// # #[derive(Default)]
+    /// # struct Till;
+    /// # #[aggregate(category = "till", events = TillEvent)]
+    /// # impl Till {
+    /// #     #[command]
+    /// #     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+    /// #     #[apply]
+    /// #     fn sold(&mut self, _: &Sold) {}
+    /// # }
+    /// #[derive(Query, Clone)]
+    /// #[query(reply = usize)]
+    /// struct SalesAbove { cents: i64 }
+    ///
+    /// #[derive(Default)]
+    /// struct Sales(Vec<i64>);
+    ///
+    /// #[projection(name = "sales", version = 1)]
+    /// impl Sales {
+    ///     #[on]
+    ///     fn sold(&mut self, event: &Sold) { self.0.push(event.cents) }
+    ///
+    ///     #[query]
+    ///     fn above(&self, query: SalesAbove) -> usize {
+    ///         self.0.iter().filter(|cents| **cents > query.cents).count()
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = App::builder().store(Memory::new()).aggregate::<Till>().projection(Sales::default());
+    /// # let app = app.start().await?;
+    /// let mut dear = app.watch(SalesAbove { cents: 200 });
+    /// assert_eq!(dear.next().await.transpose()?, Some(0));
+    /// app.send("1", Sell { cents: 50 }).await?;
+    /// app.send("1", Sell { cents: 250 }).await?;
+    /// assert_eq!(dear.next().await.transpose()?, Some(1));
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch<Q>(&self, query: Q) -> Watching<Result<Q::Reply, QueryError>>
+    where
+        Q: Query + Clone,
+        Q::Reply: Clone + PartialEq,
+    {
+        crate::query::watch(self.clone(), query)
+    }
+
     pub(crate) fn answers(&self) -> &Answers {
         &self.inner.answers
+    }
+
+    /// Where each projection shows its progress.
+    pub(crate) fn progress_of_projections(&self) -> Vec<watch::Receiver<Progress>> {
+        let consumers = self.inner.gauges.consumers.iter();
+        let projections = consumers.filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        projections.map(|gauge| gauge.watch()).collect()
     }
 
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
@@ -181,6 +258,24 @@ impl App {
     /// are at or below it, so `view.at_least(app.head())` reads everything that was answered.
     pub fn head(&self) -> Position {
         self.inner.head.borrow().position
+    }
+
+    /// `position` as a token of this app's log, for a header or a cookie of an HTTP response: the next request brings it back,
+    /// and reads its own write.
+    pub fn read_token(&self, position: Position) -> ReadToken {
+        ReadToken::new(position, self.inner.store.log_id())
+    }
+
+    /// The position of the newest of `tokens`, to be waited for: `view.at_least(app.position_of(tokens))`.
+    ///
+    /// A token of another log, or one beyond the [head](Self::head), is left out: a browser may hold one of before the log was
+    /// exchanged, or restored from an older backup, and must not wait for what does not come. With no token left it is
+    /// [`Position::START`], which every view has. Takes what [`ReadToken::from_headers`] finds, and an option, a result or an array
+    /// as well.
+    pub fn position_of(&self, tokens: impl IntoIterator<Item = ReadToken>) -> Position {
+        let (log, head) = (self.inner.store.log_id(), self.head());
+        let positions = tokens.into_iter().filter_map(|token| token.position_in(log));
+        positions.filter(|position| *position <= head).max().unwrap_or(Position::START)
     }
 
     /// The store, for reading streams and the log. Committing to it past the app is possible, but nobody is told.

@@ -10,7 +10,10 @@ mod clock;
 mod codec;
 mod command;
 mod event;
+mod http;
 mod id;
+#[cfg(feature = "sqlite")]
+mod inbox;
 mod letters;
 mod processor;
 mod projection;
@@ -49,7 +52,10 @@ pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
     decode_event,
 };
+pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, EventId};
+#[cfg(feature = "sqlite")]
+pub use inbox::InboxError;
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
@@ -58,6 +64,7 @@ pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
     AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Storage, View, ViewError, ViewRef,
+    Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
@@ -72,6 +79,8 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
+#[cfg(all(feature = "macros", feature = "sqlite"))]
+pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
     Command, Event, Query, TransientEvent, aggregate, projection, subscriber,

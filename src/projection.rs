@@ -14,10 +14,14 @@
 //! # A view that is behind
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
 //! reader has seen; it answers from that state or a later one, or not at all.
+//!
+//! # A view that moves
+//! [`View::watch`] yields an answer whenever it has changed, and holds up nobody; see [`Watching`].
 
 mod memory;
 #[cfg(feature = "sqlite")]
 pub(crate) mod tables;
+mod watching;
 
 use std::error::Error;
 use std::fmt;
@@ -30,6 +34,7 @@ use tokio::sync::watch;
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
 #[cfg(feature = "sqlite")]
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
+pub use self::watching::Watching;
 use crate::app::{Building, StartError};
 use crate::event::{Event, Header, MemberOf};
 use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, TypedSource};

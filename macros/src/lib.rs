@@ -11,6 +11,7 @@ mod errors;
 mod event;
 mod failures;
 mod handler;
+mod idempotent;
 mod keys;
 mod on;
 mod projection;
@@ -199,6 +200,9 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   decides a command. It returns one event, several as a tuple, array or `Vec`, perhaps one as an `Option`, none as
 ///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
 /// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
+/// - `#[on(to = event.order)] fn paid(&self, event: &Paid) -> …`, if need be with `context: &Context`, decides on the event of another
+///   aggregate. `to` is an expression of the event, and of its `header`, that names the instance it goes to by its id. It decides as
+///   a command does, and returns what a command handler may return; its command id is derived from the event, so it takes effect once.
 ///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
@@ -382,4 +386,107 @@ pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn subscriber(arguments: TokenStream, item: TokenStream) -> TokenStream {
     subscriber::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes a function take effect once for each key: a repeat gets the answer that the first call gave, and the body does not
+/// run.
+///
+/// It is for functions and methods, `async` or not, that write through a transaction of SQLite. The key is written in that
+/// same transaction, into the table `tidings_inbox`, which is made when it is first needed. So the effect and its key are
+/// committed together, or not at all. Needs the feature `sqlite` of the crate.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::sqlite::rusqlite::{self, Connection, Transaction};
+/// use tidings::{InboxError, idempotent};
+///
+/// #[derive(Serialize)]
+/// struct Charge {
+///     id: String,
+///     cents: i64,
+/// }
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct Charged {
+///     number: i64,
+/// }
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum ChargeError {
+///     #[error(transparent)]
+///     Inbox(#[from] InboxError),
+///     #[error(transparent)]
+///     Database(#[from] rusqlite::Error),
+/// }
+///
+/// #[idempotent(name = "charge", key = request.id, keep = "7 days")]
+/// fn charge(tx: &Transaction<'_>, request: &Charge) -> Result<Charged, ChargeError> {
+///     tx.execute("INSERT INTO charges (cents) VALUES (?1)", [request.cents])?;
+///     Ok(Charged { number: tx.last_insert_rowid() })
+/// }
+///
+/// let mut db = Connection::open_in_memory()?;
+/// db.execute_batch("CREATE TABLE charges (number INTEGER PRIMARY KEY, cents INTEGER NOT NULL)")?;
+/// let mut request = Charge { id: "4711".to_owned(), cents: 250 };
+/// for _ in 0..2 {
+///     let tx = db.transaction()?;
+///     assert_eq!(charge(&tx, &request)?, Charged { number: 1 });
+///     tx.commit()?;
+/// }
+///
+/// request.cents = 300;
+/// let tx = db.transaction()?;
+/// let refused = charge(&tx, &request);
+/// assert!(matches!(refused, Err(ChargeError::Inbox(InboxError::OtherInput { .. }))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The function
+/// - One argument is the transaction: a shared reference to a type that is called `Transaction`, `Connection` or
+///   `Savepoint`, such as the `tidings::sqlite::Transaction` that handlers get; or the one that `tx` names, if it dereferences
+///   to rusqlite's `Connection`. A connection without an open transaction does as well: then each call is a transaction of
+///   its own.
+/// - It returns a `Result`. The answer is `Serialize` and `DeserializeOwned`, since it is kept as JSON; the error is
+///   `From<tidings::InboxError>`, which says why a call was refused.
+/// - The other arguments are `Serialize`. They are what a call wants: a key that comes again with others is refused. Left out
+///   are `self`, and arguments whose type is called `Delivery`, `Header` or `Context`. They are compared as JSON, so a
+///   release that changes their form refuses repeats of earlier calls; `input` says what to compare instead.
+///
+/// # An error, a panic, a dropped future
+/// Nothing is left, of the key or of what the body wrote, also if the transaction is committed all the same. The next call
+/// runs the body again.
+///
+/// # Two callers at once
+/// The first statement takes SQLite's write lock. The other caller waits for it as long as the busy timeout of its
+/// connection says, and then gets the answer. A transaction that has read before cannot wait: SQLite refuses it at once if
+/// another has written since. Begin it with `TransactionBehavior::Immediate`, or call the guarded function first.
+///
+/// # Effects elsewhere
+/// The guard covers what is written through the transaction, and nothing else: a message that the body sends to another
+/// system is sent again by the next call if the commit fails.
+///
+/// # In a projection
+/// A projection needs no guard, since each event affects its view once. When it is built anew from the log its keys are still
+/// there, so that a guarded handler would leave out what they stand for.
+///
+/// # `async`
+/// A future that holds a `&Transaction` cannot be moved to another thread, as SQLite's connections cannot be shared by threads.
+/// It runs on a `LocalSet` or an actor; in `tokio::spawn` it does not compile. There write a function that is not `async`, and
+/// call it within `spawn_blocking`. Two guarded futures must not run in turns on one transaction.
+///
+/// # Keys
+/// - `name = "charge"`: the keys are kept under it, so it must never change. It stands apart from the name of the function: a
+///   key that is not found since the function was renamed would let its effect take place twice. Functions of the same name
+///   share their keys.
+/// - `key = request.id`: tells one request from another; any expression over the arguments that is `Display`. An empty one is
+///   refused.
+/// - `keep = "7 days"`: how long a key is kept, at least: for longer than anybody repeats a request. It is a promise to callers
+///   and has no default. Write whole seconds (`"30 s"`), minutes, hours, days or weeks. Each new key deletes up to eight that
+///   have expired, so that the table does not grow beyond what is kept.
+/// - `input = request`: an expression that is compared instead of the arguments, such as `input = (account, cents)`.
+/// - `tx = db`: the argument that is the transaction, if its type does not tell.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn idempotent(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    idempotent::expand(arguments.into(), item.into()).into()
 }

@@ -168,6 +168,11 @@ impl Gauge {
         self.kind
     }
 
+    /// Where it reports its progress.
+    pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
     /// Handlers have handled so many events more.
     pub(crate) fn count(&self, handled: u64) {
         self.handled.fetch_add(handled, Ordering::Relaxed);

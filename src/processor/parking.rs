@@ -278,6 +278,8 @@ impl<K: Keeper> Processor<K> {
             chunk.time = None;
             chunk
         });
+        // Who watches the view does not see by the position that it has changed.
+        self.wiring.progress.send_modify(|_| ());
         match self.kept(kept) {
             Ok(()) => {
                 self.wiring.clerk.handled(key);
