@@ -9,6 +9,7 @@
 
 mod builder;
 mod running;
+mod watchdog;
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -31,9 +32,9 @@ use crate::event::{Envelope, EventSet};
 use crate::http::ReadToken;
 use crate::letters::Letters;
 use crate::processor::Progress;
-use crate::projection::{Projection, ProjectionStatus, Storage, Watching};
+use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
+use crate::projection::{Projection, Storage, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
-use crate::reactor::{ReactorGauge, ReactorStatus};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -72,8 +73,7 @@ struct Inner {
 struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projections: Vec<(&'static str, watch::Receiver<Progress>)>,
-    reactors: Vec<(&'static str, ReactorGauge)>,
+    consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -229,7 +229,9 @@ impl App {
 
     /// Where each projection shows its progress.
     pub(crate) fn progress_of_projections(&self) -> Vec<watch::Receiver<Progress>> {
-        self.inner.gauges.projections.iter().map(|(_, progress)| progress.clone()).collect()
+        let consumers = self.inner.gauges.consumers.iter();
+        let projections = consumers.filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        projections.map(|gauge| gauge.watch()).collect()
     }
 
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
@@ -283,7 +285,6 @@ impl App {
 
     /// What every part of the app is doing.
     pub fn status(&self) -> AppStatus {
-        let head = *self.inner.head.borrow();
         let gauges = &self.inner.gauges;
         AppStatus {
             durability: self.inner.store.durability(),
@@ -301,16 +302,7 @@ impl App {
                 topics.extend(self.inner.bus.status());
                 topics
             },
-            projections: gauges
-                .projections
-                .iter()
-                .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
-                .collect(),
-            reactors: gauges
-                .reactors
-                .iter()
-                .map(|(name, gauge)| gauge.status(name, &head))
-                .collect(),
+            consumers: gauges.consumers.iter().map(|gauge| gauge.status()).collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -372,7 +364,7 @@ impl std::fmt::Debug for App {
 }
 
 /// What every part of an app is doing, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AppStatus {
     /// What an acknowledged command survives.
@@ -383,12 +375,17 @@ pub struct AppStatus {
     pub aggregates: Vec<AggregateStatus>,
     /// Each topic: the durable ones, then those of the bus.
     pub topics: Vec<TopicStatus>,
-    /// Each projection.
-    pub projections: Vec<ProjectionStatus>,
-    /// Each reactor.
-    pub reactors: Vec<ReactorStatus>,
+    /// Each durable consumer: projections, reactors, and aggregates that subscribe.
+    pub consumers: Vec<ConsumerStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
+}
+
+impl AppStatus {
+    /// The durable consumer of this name; none if there is no such one.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerStatus> {
+        self.consumers.iter().find(|consumer| consumer.name == name)
+    }
 }
 
 /// The state of one type of aggregate.

@@ -29,7 +29,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
@@ -42,7 +41,6 @@ use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, Typed
 use crate::query::Answers;
 use crate::retry::FailurePolicy;
 use crate::stream::Position;
-use crate::telemetry::chain;
 
 /// Events folded into a view (read model).
 #[diagnostic::on_unimplemented(
@@ -287,43 +285,6 @@ pub enum ViewError {
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
-}
-
-/// The state of a projection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ProjectionStatus {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is doing.
-    pub state: ConsumerState,
-    /// Every event up to here is folded.
-    pub position: Position,
-    /// How many positions lie between it and the head of the log.
-    pub lag_events: u64,
-    /// How much older the last folded event is than the newest one in the log; zero when level, none before the first event
-    /// was folded.
-    pub lag_age: Option<Duration>,
-    /// What keeps it from going on, with all causes.
-    pub trouble: Option<String>,
-}
-
-impl ProjectionStatus {
-    pub(crate) fn new(
-        name: &'static str,
-        progress: &Progress,
-        head: &crate::sequencer::Head,
-    ) -> Self {
-        let lag_events = progress.position.behind(head.position);
-        Self {
-            name,
-            state: progress.state,
-            position: progress.position,
-            lag_events,
-            lag_age: progress.lag_age(head),
-            trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
-        }
-    }
 }
 
 /// How long a read waits for its position, unless told otherwise.

@@ -54,6 +54,6 @@ async fn each_event_is_handled_with_an_id_of_its_own() {
         assert_eq!(seen.delivery.id, DeliveryId::of("teller", seen.delivery.event_id));
         assert_eq!(seen.delivery.attempt, 1);
     }
-    until("it is level", || app.status().reactors[0].lag_events == 0).await;
+    until("it is level", || app.status().consumers[0].lag_events == 0).await;
     app.shutdown().await.unwrap();
 }

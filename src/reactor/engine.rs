@@ -17,7 +17,6 @@ use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
@@ -38,6 +37,7 @@ use crate::id::DeliveryId;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
 use crate::letters::{Attempt, Letter};
+use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
 use crate::retry::{ErrorClass, OnFailure};
@@ -64,7 +64,7 @@ pub(crate) struct Wiring {
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: watch::Sender<Progress>,
-    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clerk: Clerk,
 }
@@ -210,7 +210,6 @@ impl Engine {
         if let Err(panic) = Panic::catch(|| self.running.clear()) {
             warn!(reactor = self.wiring.name, panic = &*panic.message, "an attempt panicked");
         }
-        self.wiring.in_flight.store(0, Ordering::Relaxed);
         let checkpoint = self.window.checkpoint();
         let kept = self.keeping.close(checkpoint).await.map_err(Trouble::Ledger).err();
         let trouble = self.over.or(kept);
@@ -219,7 +218,8 @@ impl Engine {
         }
         let (position, time) = checkpoint;
         let (state, trouble) = (ConsumerState::Stopped, trouble.map(Arc::new));
-        self.wiring.progress.send_replace(Progress { position, time, state, trouble });
+        let at = self.wiring.clock.now();
+        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
     }
 
     /// Whether nothing new is to be begun.
@@ -299,7 +299,6 @@ impl Engine {
             }
             self.letter_first = !self.letter_first;
         }
-        self.wiring.in_flight.store(self.running.len(), Ordering::Relaxed);
     }
 
     fn begin_next_event(&mut self) -> bool {
@@ -363,10 +362,10 @@ impl Engine {
     }
 
     fn ended(&mut self, ended: Ended) {
-        self.wiring.in_flight.store(self.running.len(), Ordering::Relaxed);
         match ended {
             Ended::Event { key, item, outcome: Ok(()), .. } => {
                 self.recover(|trouble| matches!(trouble, Trouble::Handler { .. }));
+                self.wiring.gauge.count(1);
                 self.finish(item.header.position);
                 self.lanes.release(&key);
             }
@@ -401,6 +400,7 @@ impl Engine {
     ) {
         match outcome {
             Ok(Ok(())) => {
+                self.wiring.gauge.count(1);
                 self.change(vec![Change::Remove(Arc::clone(key), position)]);
                 self.wiring.clerk.handled(key);
             }
@@ -716,7 +716,8 @@ impl Engine {
                 error!(reactor = self.wiring.name, error, "stands still");
             }
             if !is_known {
-                *progress = Progress { position, time, state, trouble };
+                let at = self.wiring.clock.now();
+                *progress = Progress { position, time, state, at, trouble };
             }
             !is_known
         });

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings::{App, Delivery, FailurePolicy, ReactorOptions, ReactorStatus, Retry};
+use tidings::{App, ConsumerStatus, Delivery, FailurePolicy, ReactorOptions, Retry};
 use tokio::sync::watch;
 
 /// The outside world. All clones are the same.
@@ -148,6 +148,6 @@ pub(crate) fn hasty() -> ReactorOptions {
 }
 
 /// The state of the app's only reactor.
-pub(crate) fn status(app: &App) -> ReactorStatus {
-    app.status().reactors.remove(0)
+pub(crate) fn status(app: &App) -> ConsumerStatus {
+    app.status().consumers.remove(0)
 }
