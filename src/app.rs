@@ -12,7 +12,7 @@ mod running;
 mod watchdog;
 
 use std::any::{Any, TypeId};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -50,6 +50,38 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
+}
+
+/// A handle to an app that does not keep it alive, for what the app itself owns.
+#[derive(Clone, Default)]
+pub(crate) struct WeakApp {
+    inner: Weak<Inner>,
+}
+
+impl WeakApp {
+    /// Whether it leads, or has led, to an app.
+    pub(crate) fn is_set(&self) -> bool {
+        !Weak::ptr_eq(&self.inner, &Weak::new())
+    }
+
+    /// The app, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<App> {
+        self.inner.upgrade().map(|inner| App { inner })
+    }
+}
+
+impl PartialEq for WeakApp {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for WeakApp {}
+
+impl std::fmt::Debug for WeakApp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeakApp").field("is_set", &self.is_set()).finish_non_exhaustive()
+    }
 }
 
 struct Inner {

@@ -48,11 +48,11 @@ use std::time::Duration;
 
 pub(crate) use self::engine::{Engine, Wiring};
 use self::route::{Attempting, Limit, Prepared, Route, Routes};
-use crate::app::{Building, StartError};
+use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
 use crate::codec::Codec;
 use crate::event::{DecodeError, Event, EventSet, Header, MemberOf, Recorded};
-use crate::id::DeliveryId;
+use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
 use crate::projection::Transaction;
@@ -169,6 +169,32 @@ pub struct Delivery {
     pub is_replay: bool,
     /// What is known of the event apart from its payload.
     pub header: Header,
+    app: WeakApp,
+}
+
+impl Delivery {
+    /// The app, to ask a query or to send a command; none if its last handle was dropped.
+    ///
+    /// # Examples
+    /// A command takes effect once, however often its event is delivered, if its id is [derived](Self::command_id):
+    ///
+    /// ```
+    /// # use tidings::{Delivery, SentTo};
+    /// # async fn handler<Ship: SentTo>(ship: Ship, order: &str, delivery: &Delivery)
+    /// # -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    /// # where <Ship::Aggregate as tidings::Aggregate>::Error: 'static {
+    /// let app = delivery.app().ok_or("the app is gone")?;
+    /// app.send(order, ship).command_id(delivery.command_id("ship")).caused_by(delivery).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn app(&self) -> Option<App> {
+        self.app.upgrade()
+    }
+
+    /// The id of the command that the reactor calls `name` while it handles this event: the same on each attempt.
+    pub fn command_id(&self, name: &str) -> CommandId {
+        CommandId::from_name(&format!("{}/{name}", self.id))
+    }
 }
 
 impl Deref for Delivery {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::running::{Parts, Running};
 use super::watchdog::Watchdog;
-use super::{App, Gauges, Inner, SHUTDOWN};
+use super::{App, Gauges, Inner, SHUTDOWN, WeakApp};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
@@ -439,6 +439,7 @@ impl AppBuilder {
             shards: Vec::new(),
             processors: Vec::new(),
             engines: Vec::new(),
+            app: watch::Sender::new(WeakApp::default()),
             subscribers: Vec::new(),
             bus: self.bus,
             declared: Vec::new(),
@@ -504,7 +505,7 @@ impl AppBuilder {
         for finding in building.bus.map().findings() {
             tracing::warn!("{finding}");
         }
-        Ok(App {
+        let app = App {
             inner: Arc::new(Inner {
                 store,
                 head,
@@ -523,7 +524,9 @@ impl AppBuilder {
                 },
                 running: Mutex::new(running),
             }),
-        })
+        };
+        building.app.send_replace(WeakApp { inner: Arc::downgrade(&app.inner) });
+        Ok(app)
     }
 }
 
@@ -581,6 +584,8 @@ pub struct Building {
     processors: Vec<(&'static str, ActorHandle)>,
     /// Those that are ready to run.
     engines: Vec<(&'static str, Engine)>,
+    /// Where the engines learn of the app that they are part of.
+    app: watch::Sender<WeakApp>,
     /// Those that are ready to run.
     subscribers: Vec<(&'static str, Ready)>,
     bus: Bus,
@@ -831,6 +836,7 @@ impl Building {
             gauge,
             clock: Arc::clone(&self.clock),
             clerk,
+            app: self.app.subscribe(),
         };
         self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
         Ok(())

@@ -31,6 +31,7 @@ use super::route::{Cause, Limit, Permanent, Routes};
 use super::window::{WINDOW, Window};
 use super::{Delivery, ReactorOptions};
 use crate::actor::Panic;
+use crate::app::WeakApp;
 use crate::clock::Clock;
 use crate::event::{Header, Recorded};
 use crate::id::DeliveryId;
@@ -67,6 +68,8 @@ pub(crate) struct Wiring {
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clerk: Clerk,
+    /// The app, once it has started.
+    pub(crate) app: watch::Receiver<WeakApp>,
 }
 
 /// The loop.
@@ -178,6 +181,9 @@ impl Engine {
 
     /// The engine's life: until the app stops it, or an event does.
     pub(crate) async fn run(mut self) {
+        if self.wiring.app.wait_for(WeakApp::is_set).await.is_err() {
+            return;
+        }
         let mut steps = 0;
         loop {
             self.take_orders();
@@ -341,6 +347,7 @@ impl Engine {
         self.lanes.seize(Arc::clone(&key));
         let (store, routes) = (Arc::clone(&self.wiring.store), Arc::clone(&self.routes));
         let (name, replayed, timeout) = (self.wiring.name, self.replayed, self.options.timeout);
+        let app = self.wiring.app.borrow().clone();
         self.running.push(Box::pin(async move {
             let mut recorded = match read(&store, position).await {
                 Ok(recorded) => recorded,
@@ -350,7 +357,7 @@ impl Engine {
                 recorded.payload = payload;
             }
             let (_, mut work) = prepare(&routes, &*store, &recorded);
-            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed);
+            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
             let outcome = Ok(try_once(&mut work, delivery, timeout).await);
             Ended::Letter { key, position, outcome }
         }));
@@ -358,7 +365,8 @@ impl Engine {
     }
 
     fn delivery(&self, header: &Header, attempt: u32) -> Delivery {
-        deliver(self.wiring.name, header, attempt, self.replayed)
+        let app = self.wiring.app.borrow().clone();
+        deliver(self.wiring.name, header, attempt, self.replayed, app)
     }
 
     fn ended(&mut self, ended: Ended) {
@@ -799,12 +807,19 @@ fn prepare(routes: &Routes, store: &dyn EventStore, recorded: &Recorded) -> (Arc
     (key, prepared.into())
 }
 
-fn deliver(reactor: &str, header: &Header, attempt: u32, replayed: Position) -> Delivery {
+fn deliver(
+    reactor: &str,
+    header: &Header,
+    attempt: u32,
+    replayed: Position,
+    app: WeakApp,
+) -> Delivery {
     Delivery {
         id: DeliveryId::of(reactor, header.event_id),
         attempt,
         is_replay: header.position <= replayed,
         header: header.clone(),
+        app,
     }
 }
 
