@@ -36,7 +36,14 @@ use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wir
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
 use crate::reactor::route::Routes as EventRoutes;
+<<<<<<< HEAD
 use crate::reactor::{Engine, Reactions, Reactor, ReactorOptions, Wiring as EngineWiring};
+=======
+use crate::reactor::{
+    Engine, Reactions, Reactor, ReactorGauge, ReactorOptions, Wiring as EngineWiring,
+};
+use crate::retry::FailurePolicy;
+>>>>>>> reactor
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -801,8 +808,25 @@ impl Building {
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
+<<<<<<< HEAD
         let kind = ConsumerKind::Reactor;
         self.start_engine(R::NAME, kind, hears, Vec::new(), routes, R::options())
+=======
+        let gauge = self.start_engine(R::NAME, routes, R::options(), R::failures())?;
+        self.reactor_gauges.push((R::NAME, gauge.clone()));
+        let head = self.head.clone();
+        self.declared.push(Declared {
+            name: R::NAME.into(),
+            kind: ComponentKind::Reactor,
+            hears,
+            publishes: Vec::new(),
+            condition: Some(Arc::new(move || {
+                let status = gauge.status(R::NAME, &head.borrow());
+                Condition { lag: Some(status.lag_events), trouble: status.trouble }
+            })),
+        });
+        Ok(())
+>>>>>>> reactor
     }
 
     /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`. It runs
@@ -815,7 +839,12 @@ impl Building {
         publishes: Vec<Reference>,
         routes: EventRoutes,
         options: ReactorOptions,
+<<<<<<< HEAD
     ) -> Result<(), StartError> {
+=======
+        failures: FailurePolicy,
+    ) -> Result<ReactorGauge, StartError> {
+>>>>>>> reactor
         if self.letters.iter().any(|letters| letters.consumer() == name) {
             return Err(StartError::ConsumerTwice(name));
         }
@@ -838,8 +867,13 @@ impl Building {
             clerk,
             app: self.app.subscribe(),
         };
+<<<<<<< HEAD
         self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
         Ok(())
+=======
+        self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
+        Ok(ReactorGauge { progress: receiver, in_flight, shelf })
+>>>>>>> reactor
     }
 
     fn spawn_engines(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {
