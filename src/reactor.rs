@@ -125,6 +125,15 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     }
 }
 
+/// What an engine does.
+pub(crate) struct Plan {
+    pub(crate) routes: Routes,
+    pub(crate) hears: Vec<Reference>,
+    pub(crate) publishes: Vec<Reference>,
+    pub(crate) options: ReactorOptions,
+    pub(crate) failures: FailurePolicy,
+}
+
 /// How a reactor handles its events.
 #[derive(Debug, Clone, Copy)]
 pub struct ReactorOptions {

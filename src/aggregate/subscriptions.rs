@@ -17,7 +17,7 @@ use crate::event::{
 use crate::id::{CausationId, CommandId};
 use crate::reactor::route::{Attempting, Limit, Prepared, Route, Routes};
 use crate::reactor::{Delivery, ReactorOptions};
-use crate::retry::ErrorClass;
+use crate::retry::{ErrorClass, FailurePolicy};
 
 /// The events of others that an aggregate subscribes to; see [`Aggregate::subscribe`].
 ///
@@ -127,11 +127,10 @@ pub(crate) fn sets<A: Aggregate>() -> Vec<(TypeId, &'static [&'static str])> {
     subscriptions.routes.iter().map(|subscribed| subscribed.set).collect()
 }
 
-/// How the engine of aggregates of type `A` runs.
-pub(crate) fn options<A: Aggregate>() -> ReactorOptions {
-    let mut options = ReactorOptions { concurrency: CONCURRENCY, ..ReactorOptions::default() };
-    options.failures.classify = classify::<A>;
-    options
+/// How the engine of aggregates of type `A` runs, and what becomes of an event that fails.
+pub(crate) fn options<A: Aggregate>() -> (ReactorOptions, FailurePolicy) {
+    let options = ReactorOptions { concurrency: CONCURRENCY, ..ReactorOptions::default() };
+    (options, FailurePolicy { classify: classify::<A>, ..FailurePolicy::default() })
 }
 
 /// The key of the metadata under which an event says how many events have caused one another up to it.

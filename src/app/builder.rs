@@ -35,15 +35,7 @@ use crate::processor::ledger::Ledger;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
-use crate::reactor::route::Routes as EventRoutes;
-<<<<<<< HEAD
-use crate::reactor::{Engine, Reactions, Reactor, ReactorOptions, Wiring as EngineWiring};
-=======
-use crate::reactor::{
-    Engine, Reactions, Reactor, ReactorGauge, ReactorOptions, Wiring as EngineWiring,
-};
-use crate::retry::FailurePolicy;
->>>>>>> reactor
+use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -687,15 +679,9 @@ impl Building {
         for (set, names) in subscriptions::sets::<A>() {
             self.claim(set, names)?;
         }
-        let kind = ConsumerKind::Aggregate;
-        self.start_engine(
-            A::CATEGORY,
-            kind,
-            hears,
-            publishes,
-            routes,
-            subscriptions::options::<A>(),
-        )
+        let (options, failures) = subscriptions::options::<A>();
+        let plan = Plan { routes, hears, publishes, options, failures };
+        self.start_engine(A::CATEGORY, ConsumerKind::Aggregate, plan)
     }
 
     fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
@@ -808,43 +794,19 @@ impl Building {
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
-<<<<<<< HEAD
-        let kind = ConsumerKind::Reactor;
-        self.start_engine(R::NAME, kind, hears, Vec::new(), routes, R::options())
-=======
-        let gauge = self.start_engine(R::NAME, routes, R::options(), R::failures())?;
-        self.reactor_gauges.push((R::NAME, gauge.clone()));
-        let head = self.head.clone();
-        self.declared.push(Declared {
-            name: R::NAME.into(),
-            kind: ComponentKind::Reactor,
-            hears,
-            publishes: Vec::new(),
-            condition: Some(Arc::new(move || {
-                let status = gauge.status(R::NAME, &head.borrow());
-                Condition { lag: Some(status.lag_events), trouble: status.trouble }
-            })),
-        });
-        Ok(())
->>>>>>> reactor
+        let (options, failures) = (R::options(), R::failures());
+        let plan = Plan { routes, hears, publishes: Vec::new(), options, failures };
+        self.start_engine(R::NAME, ConsumerKind::Reactor, plan)
     }
 
-    /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`. It runs
-    /// once everything else has started.
+    /// Makes an engine ready that does what `plan` says, and keeps its checkpoint and its letters under `name`. It runs once
+    /// everything else has started.
     fn start_engine(
         &mut self,
         name: &'static str,
         kind: ConsumerKind,
-        hears: Vec<Reference>,
-        publishes: Vec<Reference>,
-        routes: EventRoutes,
-        options: ReactorOptions,
-<<<<<<< HEAD
+        plan: Plan,
     ) -> Result<(), StartError> {
-=======
-        failures: FailurePolicy,
-    ) -> Result<ReactorGauge, StartError> {
->>>>>>> reactor
         if self.letters.iter().any(|letters| letters.consumer() == name) {
             return Err(StartError::ConsumerTwice(name));
         }
@@ -854,6 +816,7 @@ impl Building {
         let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
         self.letters.push(letters);
         let checkpoint = (begin.position, begin.time);
+        let Plan { routes, hears, publishes, options, failures } = plan;
         let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears, publishes);
         let wiring = EngineWiring {
             name,
@@ -867,13 +830,8 @@ impl Building {
             clerk,
             app: self.app.subscribe(),
         };
-<<<<<<< HEAD
-        self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
-        Ok(())
-=======
         self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
-        Ok(ReactorGauge { progress: receiver, in_flight, shelf })
->>>>>>> reactor
+        Ok(())
     }
 
     fn spawn_engines(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {
