@@ -33,7 +33,7 @@ use crate::http::ReadToken;
 use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
-use crate::projection::{Projection, Storage, Watching};
+use crate::projection::{self, Projection, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
@@ -269,6 +269,34 @@ impl App {
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
     pub fn letters(&self) -> &Letters {
         &self.inner.letters
+    }
+
+    /// Waits until a consumer has handled everything up to `position`, or set it aside as letters: a projection, a reactor, or the
+    /// aggregates of a category that subscribe, by its name. So a program waits for the effects of what it has written.
+    ///
+    /// # Errors
+    /// - [`ViewError::TimedOut`]: it did not get there within `patience`.
+    /// - [`ViewError::Stopped`]: it stopped before.
+    /// - [`ViewError::Unknown`]: no consumer has this name.
+    ///
+    /// # Cancel safety
+    /// Waiting changes nothing; it can be dropped at any time.
+    pub async fn reached(
+        &self,
+        consumer: &str,
+        position: Position,
+        patience: Duration,
+    ) -> Result<(), ViewError> {
+        let consumers = &self.inner.gauges.consumers;
+        match consumers.iter().find(|gauge| gauge.name() == consumer) {
+            Some(gauge) => {
+                projection::reached(gauge.name(), gauge.watch(), position, patience).await
+            }
+            None => Err(ViewError::Unknown {
+                name: consumer.to_owned(),
+                known: consumers.iter().map(|gauge| gauge.name()).collect(),
+            }),
+        }
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.
