@@ -263,6 +263,11 @@ impl Shelved {
         self.resolved.values().cloned().collect()
     }
 
+    /// How many keys are tried again by themselves.
+    pub(crate) fn retrying(&self) -> usize {
+        self.keys.values().filter(|parked| parked.due.is_some()).count()
+    }
+
     /// How many keys are parked, and how many letters there are in all.
     pub(crate) fn count(&self) -> (usize, usize) {
         (self.keys.len(), self.letters)

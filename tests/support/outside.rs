@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tidings::{App, ConsumerLetters, Delivery, ReactorStatus};
+use tidings::{App, ConsumerKind, ConsumerLetters, ConsumerStatus, Delivery};
 use tokio::sync::watch;
 
 /// The outside. All clones are the same.
@@ -143,9 +143,10 @@ impl Outside {
 }
 
 /// The state of the app's only reactor.
-pub(crate) fn status(app: &App) -> ReactorStatus {
-    let [status] = app.status().reactors.try_into().expect("the app has one reactor");
-    status
+pub(crate) fn status(app: &App) -> ConsumerStatus {
+    let consumers = app.status().consumers.into_iter();
+    let mut reactors = consumers.filter(|consumer| consumer.kind == ConsumerKind::Reactor);
+    reactors.next().expect("the app has a reactor")
 }
 
 /// The letters of the app's only reactor.
