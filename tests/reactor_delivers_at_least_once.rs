@@ -139,7 +139,9 @@ async fn what_is_not_done_before_the_deadline_is_delivered_again_with_the_same_i
     deposit(&app, 1..=3).await;
     until("the second is held", || outside.inside() == [2]).await;
     let late = app.shutdown_within(Duration::ZERO).await.unwrap_err();
-    assert_eq!(late.problems, ["reactor teller was not level in time"]);
+    let said =
+        late.problems.iter().any(|problem| problem == "reactor teller was not level in time");
+    assert!(said, "{late}");
     assert!(outside.inside().is_empty(), "the attempt was dropped");
     drop(app);
     outside.release(2);
