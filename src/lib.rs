@@ -18,6 +18,7 @@ mod letters;
 mod processor;
 mod projection;
 mod query;
+mod reactor;
 mod retry;
 mod sequencer;
 mod store;
@@ -39,8 +40,8 @@ pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
 pub use bus::{
-    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, Delivery, EventIter,
-    EventStream, Finding, Grounds, Group, GroupStatus, Hook, Item, Keeping, Map, MapComponent,
+    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, EventIter, EventStream,
+    Finding, Grounds, Group, GroupStatus, Handling, Hook, Item, Keeping, Map, MapComponent,
     MapHearing, MapPublishing, MapTopic, Member, MemberStatus, Overflow, Publish, PublishError,
     Publisher, Routed, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
     SubscriptionHandle, SubscriptionStatus, Topic, TopicExists, TopicOptions, TopicStatus,
@@ -53,7 +54,7 @@ pub use event::{
     decode_event,
 };
 pub use http::{InvalidReadToken, ReadToken};
-pub use id::{CausationId, CommandId, CorrelationId, EventId};
+pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
 #[cfg(feature = "sqlite")]
 pub use inbox::InboxError;
 pub use letters::{
@@ -69,6 +70,7 @@ pub use projection::{
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{

@@ -31,6 +31,7 @@ use tracing::{debug_span, error, warn};
 use self::catch_up::ReadAhead;
 use self::gauge::Gauge;
 use self::parking::letters;
+pub(crate) use self::parking::{read, read_edited};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
@@ -126,6 +127,9 @@ pub enum Trouble {
     /// The view cannot be written; what was folded since its checkpoint is folded again.
     #[error("the view cannot be written")]
     View(#[source] Box<dyn Error + Send + Sync>),
+    /// Checkpoint and letters cannot be written; what was handled since is handled again after a crash.
+    #[error("its checkpoint and its letters cannot be written")]
+    Ledger(#[source] Box<dyn Error + Send + Sync>),
     /// A handler committed or rolled back the transaction that it was given.
     #[error("a handler ended the transaction that it was given")]
     EndedTransaction,

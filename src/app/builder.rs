@@ -30,13 +30,18 @@ use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
 use crate::processor::file::ViewsFile;
 use crate::processor::gauge::{ConsumerKind, Gauge};
+use crate::processor::ledger::Ledger;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
+use crate::reactor::route::Routes as EventRoutes;
+use crate::reactor::{Engine, Reactions, Reactor, ReactorOptions, Wiring as EngineWiring};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
-use crate::subscriber::{Engine, EventSubscriber, SubscriberGauge, Subscriptions};
+use crate::subscriber::{
+    Engine as SubscriberEngine, EventSubscriber, SubscriberGauge, Subscriptions,
+};
 
 /// Puts an app together: the store, the aggregates, the projections, and what differs from the defaults.
 #[must_use = "an app does nothing until it is started"]
@@ -47,6 +52,7 @@ pub struct AppBuilder {
     hooks: Vec<Step>,
     aggregates: Vec<Step>,
     projections: Vec<Step>,
+    reactors: Vec<Step>,
     subscribers: Vec<Step>,
     queries: Vec<Step>,
     bus: Bus,
@@ -105,6 +111,40 @@ pub enum StartError {
         projection: &'static str,
         /// The event's stored name.
         event: &'static str,
+    },
+    /// Two consumers have the same name: projections, reactors and aggregates that subscribe keep their checkpoints under it.
+    #[error(
+        "two consumers have the name {0:?}: projections and reactors keep their checkpoints under it, so each needs its own"
+    )]
+    ConsumerTwice(&'static str),
+    /// A reactor has no handler.
+    #[error("reactor {0:?} handles no event: name handlers in `Reactor::handlers`")]
+    ReactorNoHandlers(&'static str),
+    /// A reactor has two handlers for the same event.
+    #[error("reactor {reactor:?} has two handlers for event {event:?}: merge them into one")]
+    ReactorHandlerTwice {
+        /// The reactor.
+        reactor: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// Something was said of an event that a reactor has no handler for.
+    #[error(
+        "reactor {reactor:?} has no handler for event {event:?}: name that before its key or `live_only`"
+    )]
+    ReactorUnhandled {
+        /// The reactor.
+        reactor: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
+    /// The checkpoint and the letters of a consumer cannot be read.
+    #[error("the checkpoint of {name:?} cannot be read")]
+    Ledger {
+        /// The consumer.
+        name: &'static str,
+        /// What is wrong.
+        source: StoreError,
     },
     /// Two subscribers have the same name, or a subscriber was given twice.
     #[error("subscriber {0:?} exists twice: each needs a name of its own")]
@@ -172,6 +212,7 @@ impl AppBuilder {
             hooks: Vec::new(),
             aggregates: Vec::new(),
             projections: Vec::new(),
+            reactors: Vec::new(),
             subscribers: Vec::new(),
             queries: Vec::new(),
             bus: Bus::new(),
@@ -199,6 +240,12 @@ impl AppBuilder {
     /// Keeps the view of `projection`.
     pub fn projection<P: Projection>(mut self, projection: P) -> Self {
         self.projections.push(Box::new(|building| building.start_projection(projection)));
+        self
+    }
+
+    /// Lets `reactor` handle the events that it names, with their effects outside the store.
+    pub fn reactor<R: Reactor>(mut self, reactor: R) -> Self {
+        self.reactors.push(Box::new(|building| building.start_reactor(reactor)));
         self
     }
 
@@ -382,6 +429,7 @@ impl AppBuilder {
             arbiters: HashMap::new(),
             shards: Vec::new(),
             processors: Vec::new(),
+            engines: Vec::new(),
             subscribers: Vec::new(),
             bus: self.bus,
             declared: Vec::new(),
@@ -401,14 +449,17 @@ impl AppBuilder {
             .into_iter()
             .chain(self.aggregates)
             .chain(self.projections)
+            .chain(self.reactors)
             .chain(self.subscribers)
             .chain(self.queries)
             .try_for_each(|step| step(&mut building));
         // Last: an app that cannot be started does not close the bus, which would end them.
-        let started = started.and_then(|()| building.spawn_subscribers());
-        let (started, subscribers) = match started {
-            Ok(subscribers) => (Ok(()), subscribers),
-            Err(error) => (Err(error), Vec::new()),
+        // And an app that cannot be started has no effects outside.
+        let started =
+            started.and_then(|()| Ok((building.spawn_subscribers()?, building.spawn_engines()?)));
+        let (started, (subscribers, reactors)) = match started {
+            Ok(spawned) => (Ok(()), spawned),
+            Err(error) => (Err(error), Default::default()),
         };
         let watchdog = building.watch();
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
@@ -422,6 +473,7 @@ impl AppBuilder {
             stopping: building.stopping,
             shards: building.shards,
             processors: building.processors,
+            reactors,
             subscribers,
             bus: started.is_ok().then(|| building.bus.clone()),
             watchdog,
@@ -497,6 +549,7 @@ pub(crate) enum Floor {
     Aggregates,
     Projections,
     Subscribers,
+    Reactors,
     /// Projections that write to the views' file: one thread, since the file has one writer.
     #[cfg(feature = "sqlite")]
     Tables,
@@ -517,6 +570,8 @@ pub struct Building {
     arbiters: HashMap<Floor, Arc<Arbiters>>,
     shards: Vec<(&'static str, ActorHandle)>,
     processors: Vec<(&'static str, ActorHandle)>,
+    /// Those that are ready to run.
+    engines: Vec<(&'static str, Engine)>,
     /// Those that are ready to run.
     subscribers: Vec<(&'static str, Ready)>,
     bus: Bus,
@@ -544,7 +599,7 @@ impl Building {
             return Ok(Arc::clone(arbiters));
         }
         let threads = match floor {
-            Floor::Aggregates | Floor::Subscribers => self.settings.arbiters,
+            Floor::Aggregates | Floor::Subscribers | Floor::Reactors => self.settings.arbiters,
             _ => 1,
         };
         let arbiters = Arc::new(Arbiters::start(threads)?);
@@ -705,6 +760,62 @@ impl Building {
         Watchdog::start(arbiters, self.consumers.clone(), self.settings.patience)
     }
 
+    fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {
+        let reactions = Reactions::<R>::of_reactor();
+        reactions.check()?;
+        for (set, names) in reactions.sets() {
+            self.claim(set, names)?;
+        }
+        let hears = reactions.heard();
+        let routes = reactions.bind(reactor, self)?;
+        self.start_engine(ConsumerKind::Reactor, R::NAME, routes, R::options(), hears)
+    }
+
+    /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`. It
+    /// runs once everything else has started.
+    pub(crate) fn start_engine(
+        &mut self,
+        kind: ConsumerKind,
+        name: &'static str,
+        routes: EventRoutes,
+        options: ReactorOptions,
+        hears: Vec<Reference>,
+    ) -> Result<(), StartError> {
+        if self.letters.iter().any(|letters| letters.consumer() == name) {
+            return Err(StartError::ConsumerTwice(name));
+        }
+        let (ledger, mut begin) =
+            Ledger::open(self, name, 1).map_err(|source| StartError::Ledger { name, source })?;
+        let shelf = Arc::new(Shelf::new(std::mem::take(&mut begin.shelved)));
+        let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
+        self.letters.push(letters);
+        let checkpoint = (begin.position, begin.time);
+        let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears);
+        let wiring = EngineWiring {
+            name,
+            store: Arc::clone(&self.store),
+            head: self.head.clone(),
+            closing: self.closing.subscribe(),
+            stopping: self.stopping.subscribe(),
+            progress,
+            gauge,
+            clock: Arc::clone(&self.clock),
+            clerk,
+        };
+        self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
+        Ok(())
+    }
+
+    fn spawn_engines(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {
+        let engines = std::mem::take(&mut self.engines);
+        if engines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arbiters = self.arbiters(Floor::Reactors)?;
+        let spawn = |engine: Engine| arbiters.spawn(move || engine.run());
+        Ok(engines.into_iter().map(|(name, engine)| (name, spawn(engine))).collect())
+    }
+
     /// Begins the subscriptions of a subscriber, which does not run yet.
     fn start_subscriber<S: EventSubscriber>(&mut self, subscriber: S) -> Result<(), StartError> {
         if self.subscribers.iter().any(|(name, _)| *name == S::NAME) {
@@ -722,7 +833,7 @@ impl Building {
         }
         let (hears, publishes) = (subscriptions.heard(), subscriptions.published());
         let routes = Routes::new(&self.bus, &mut self.topics);
-        let engine = Engine::new(subscriber, subscriptions, routes);
+        let engine = SubscriberEngine::new(subscriber, subscriptions, routes);
         let gauge = engine.gauge();
         self.subscriber_gauges.push((S::NAME, Arc::clone(&gauge)));
         self.declared.push(Declared {

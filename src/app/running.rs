@@ -27,6 +27,7 @@ pub(super) struct Parts {
     pub(super) stopping: watch::Sender<Stopping>,
     pub(super) shards: Vec<(&'static str, ActorHandle)>,
     pub(super) processors: Vec<(&'static str, ActorHandle)>,
+    pub(super) reactors: Vec<(&'static str, ActorHandle)>,
     pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
@@ -126,7 +127,8 @@ impl Parts {
             self.subscribers.into_iter().map(|(name, actor)| ("subscriber", name, actor));
         let processors =
             self.processors.into_iter().map(|(name, actor)| ("projection", name, actor));
-        for (kind, name, mut actor) in subscribers.chain(processors) {
+        let reactors = self.reactors.into_iter().map(|(name, actor)| ("reactor", name, actor));
+        for (kind, name, mut actor) in reactors.chain(subscribers).chain(processors) {
             match tokio::time::timeout_at(deadline, actor.ended()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(panic)) => {

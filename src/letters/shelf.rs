@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Letter, LetterState, Resolution, ResolutionKind};
+use crate::clock::Timestamp;
 use crate::event::Header;
 use crate::stream::Position;
 
@@ -183,17 +184,37 @@ impl Shelved {
         self.keys.get(key)?.letters.first_key_value().map(|(_, letter)| letter)
     }
 
-    /// When the next letter is to be tried again by itself, among those up to `reached`.
-    pub(crate) fn next_due(&self, reached: Position) -> Option<Instant> {
-        self.reached(reached).filter_map(|(_, parked)| parked.due).min()
+    /// The key whose first letter is to be tried again next, and when: among those whose first letter stands at or before
+    /// `reached`, and of which `free` holds.
+    pub(crate) fn next_due(
+        &self,
+        reached: Position,
+        free: impl Fn(&str) -> bool,
+    ) -> Option<(Instant, &Arc<str>)> {
+        self.reached(reached)
+            .filter_map(|(key, parked)| Some((parked.due?, key)))
+            .filter(|(_, key)| free(key))
+            .min_by_key(|(due, _)| *due)
     }
 
-    /// A key whose first letter is to be tried again now, among those up to `reached`.
-    pub(crate) fn due(&self, now: Instant, reached: Position) -> Option<Arc<str>> {
-        self.reached(reached)
-            .filter(|(_, parked)| parked.due.is_some_and(|due| due <= now))
-            .min_by_key(|(_, parked)| parked.due)
-            .map(|(key, _)| Arc::clone(key))
+    /// What changes when a person has decided about the letter at `position`, with its key; none if there is no such letter.
+    pub(crate) fn resolve(
+        &self,
+        position: Position,
+        kind: ResolutionKind,
+        at: Timestamp,
+    ) -> Option<(Arc<str>, Vec<Change>)> {
+        let letter = self.at(position)?;
+        let key = Arc::clone(&letter.key);
+        let changed = match &kind {
+            ResolutionKind::Discarded { .. } => Change::Remove(Arc::clone(&key), position),
+            ResolutionKind::Edited { payload } => {
+                let mut letter = letter.clone();
+                letter.edited = Some(Arc::clone(payload));
+                Change::Put(Box::new(letter))
+            }
+        };
+        Some((key, vec![changed, Change::Resolve(Resolution { position, kind, at })]))
     }
 
     /// The keys whose first letter stands at `reached` or before. A view that is folded anew holds letters that it has yet to

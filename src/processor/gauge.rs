@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -85,6 +85,8 @@ pub struct ConsumerStatus {
     pub rate: f64,
     /// How many events its handlers have handled since the app was started.
     pub handled: u64,
+    /// How many attempts have begun and not ended; zero for a projection.
+    pub in_flight: usize,
     /// How often an event was tried again since the app was started.
     pub retries: u64,
     /// How many keys wait for a person, since their first letter has failed for good.
@@ -122,6 +124,7 @@ pub(crate) struct Gauge {
     /// When the log began.
     origin: Timestamp,
     handled: AtomicU64,
+    in_flight: AtomicUsize,
     /// What was seen at the last looks.
     seen: Mutex<Seen>,
 }
@@ -157,7 +160,8 @@ impl Gauge {
         let (position, since) = (progress.borrow().position, Instant::now());
         let handled = VecDeque::from([(since, 0)]);
         let seen = Mutex::new(Seen { position, since, reported: false, handled });
-        Self { name, kind, head, progress, shelf, origin, handled: AtomicU64::new(0), seen }
+        let (handled, in_flight) = Default::default();
+        Self { name, kind, head, progress, shelf, origin, handled, in_flight, seen }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -176,6 +180,11 @@ impl Gauge {
     /// Handlers have handled so many events more.
     pub(crate) fn count(&self, handled: u64) {
         self.handled.fetch_add(handled, Ordering::Relaxed);
+    }
+
+    /// So many attempts are under way.
+    pub(crate) fn set_in_flight(&self, attempts: usize) {
+        self.in_flight.store(attempts, Ordering::Relaxed);
     }
 
     /// How many events it is behind, and what keeps it from going on.
@@ -215,6 +224,7 @@ impl Gauge {
             },
             rate,
             handled,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
             retries: self.shelf.retries(),
             parked_keys: keys.saturating_sub(retrying_keys),
             retrying_keys,

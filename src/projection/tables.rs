@@ -149,7 +149,7 @@ impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
         R: HandlerOutcome,
     {
         self.add(move |target: &mut Target<P>, event: &E, header: &Header| {
-            let transaction = Transaction { connection: &target.connection };
+            let transaction = Transaction::new(&target.connection);
             handler(&target.projection, &transaction, event, header).into_result()
         })
     }
@@ -228,6 +228,12 @@ async fn answer<Q: Query>(
 #[derive(Debug)]
 pub struct Transaction<'a> {
     connection: &'a Connection,
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(connection: &'a Connection) -> Self {
+        Self { connection }
+    }
 }
 
 impl Deref for Transaction<'_> {
