@@ -139,6 +139,16 @@ struct Seen {
     handled: VecDeque<(Instant, u64)>,
 }
 
+/// Whether a consumer is at rest; if not, who it is and why.
+#[cfg(feature = "testing")]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unrest {
+    None,
+    Moves(String),
+    /// It stands still, and does not go on by itself.
+    ForGood(String),
+}
+
 /// What a look at a consumer has brought to light.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
@@ -175,6 +185,37 @@ impl Gauge {
     /// Where it reports its progress.
     pub(crate) fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// Tells of each change of its letters.
+    #[cfg(feature = "testing")]
+    pub(crate) fn watch_letters(&self) -> watch::Receiver<()> {
+        self.shelf.watch()
+    }
+
+    /// Why it is not at rest at `head`: it is not level, or has letters that are tried again. Parked ones do not count.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unrest(&self, head: Position) -> Unrest {
+        let status = self.status();
+        let who = format!("{} {}", status.kind, status.name);
+        let why = status.trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        if status.position < head {
+            let state = status.state.as_str();
+            let text =
+                format!("{who} stands at position {} of {head}, {state}{why}", status.position);
+            return match status.state {
+                ConsumerState::Stopped => Unrest::ForGood(text),
+                _ => Unrest::Moves(text),
+            };
+        }
+        match status.retrying_keys {
+            0 => Unrest::None,
+            keys => {
+                let error = status.last_error.map(|last| format!(": {}", last.error));
+                let error = error.unwrap_or_default();
+                Unrest::Moves(format!("{who} tries the letters of {keys} keys again{error}"))
+            }
+        }
     }
 
     /// Handlers have handled so many events more.
