@@ -299,12 +299,8 @@ impl Engine {
             self.begin_event(key, item, failed + 1);
         }
         while self.has_slot() {
-            let began = if self.letter_first {
-                self.begin_next_letter() || self.begin_next_event()
-            } else {
-                self.begin_next_event() || self.begin_next_letter()
-            };
-            if !began {
+            let letter = self.letter_first && self.begin_next_letter();
+            if !letter && !self.begin_next_event() && !self.begin_next_letter() {
                 break;
             }
             self.letter_first = !self.letter_first;
