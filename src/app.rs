@@ -9,6 +9,8 @@
 
 mod builder;
 mod running;
+#[cfg(feature = "testing")]
+pub(crate) mod settle;
 mod watchdog;
 
 use std::any::{Any, TypeId};
@@ -105,6 +107,9 @@ struct Inner {
 struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
+    /// Waits for each shard to come to rest.
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }

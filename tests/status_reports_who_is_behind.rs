@@ -9,13 +9,16 @@
 
 #[path = "support/bank.rs"]
 mod bank;
+#[path = "support/barrier.rs"]
+mod barrier;
 
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, Once};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use bank::*;
+use barrier::Barrier;
 use tidings::testing::ManualClock;
 use tidings::{
     App, AppBuilder, Clock, ConsumerKind, ConsumerState, ConsumerStatus, Memory, Timestamp,
@@ -28,22 +31,6 @@ const NOON: Timestamp = Timestamp::from_micros(12 * 3_600_000_000);
 /// A handler cannot fold this for good, nor that in time.
 const REFUSED: i64 = 13;
 const BUSY: i64 = 14;
-
-/// Handlers wait in front of it while it is shut.
-#[derive(Clone, Default)]
-struct Barrier(Arc<(Mutex<bool>, Condvar)>);
-
-impl Barrier {
-    fn set(&self, shut: bool) {
-        *self.0.0.lock().unwrap() = shut;
-        self.0.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let shut = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_while(shut, |shut| *shut).unwrap());
-    }
-}
 
 fn fold(cents: i64) -> Result<(), Box<dyn Error + Send + Sync>> {
     match cents {

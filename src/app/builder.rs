@@ -447,6 +447,8 @@ impl AppBuilder {
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
+            #[cfg(feature = "testing")]
+            rests: Vec::new(),
             consumers: Vec::new(),
             subscriber_gauges: Vec::new(),
             letters: Vec::new(),
@@ -518,6 +520,8 @@ impl AppBuilder {
                 gauges: Gauges {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
+                    #[cfg(feature = "testing")]
+                    rests: building.rests,
                     consumers: building.consumers,
                     subscribers: building.subscriber_gauges,
                 },
@@ -595,6 +599,8 @@ pub struct Building {
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
     /// The letters of each consumer.
@@ -646,6 +652,11 @@ impl Building {
         for _ in 0..self.settings.arbiters {
             let (inbox, commands) = inbox(limits.inbox);
             let gauge = Arc::new(ShardGauge::default());
+            #[cfg(feature = "testing")]
+            {
+                let gauge = Arc::clone(&gauge);
+                self.rests.push((A::CATEGORY, inbox.rest(move || gauge.is_idle())));
+            }
             inboxes.push(inbox);
             gauges.push(Arc::clone(&gauge));
             let shard = Shard::<A>::new(

@@ -219,6 +219,7 @@ impl Engine {
         if let Err(panic) = Panic::catch(|| self.running.clear()) {
             warn!(reactor = self.wiring.name, panic = &*panic.message, "an attempt panicked");
         }
+        self.wiring.gauge.set_in_flight(0);
         let checkpoint = self.window.checkpoint();
         let kept = self.keeping.close(checkpoint).await.map_err(Trouble::Ledger).err();
         let trouble = self.over.or(kept);
@@ -306,6 +307,7 @@ impl Engine {
             }
             self.letter_first = !self.letter_first;
         }
+        self.wiring.gauge.set_in_flight(self.running.len());
     }
 
     fn begin_next_event(&mut self) -> bool {
@@ -371,6 +373,7 @@ impl Engine {
     }
 
     fn ended(&mut self, ended: Ended) {
+        self.wiring.gauge.set_in_flight(self.running.len());
         match ended {
             Ended::Event { key, item, outcome: Ok(()), .. } => {
                 self.recover(|trouble| matches!(trouble, Trouble::Handler { .. }));
@@ -630,7 +633,8 @@ impl Engine {
     /// Takes the events of a page in hand.
     fn accept(&mut self, page: Page) {
         // Beyond the head the store may hold what the sequencer has not published yet.
-        let through = page.through.min(self.wiring.head.borrow().position);
+        let head = *self.wiring.head.borrow();
+        let through = page.through.min(head.position);
         let shelf = Arc::clone(&self.wiring.clerk.shelf);
         for mut recorded in page.events {
             let position = recorded.header.position;
@@ -667,7 +671,7 @@ impl Engine {
                 }
             }
         }
-        self.window.reach(through);
+        self.window.reach(through, &head);
     }
 
     // What is kept, and what is shown.
