@@ -14,7 +14,7 @@ pub(crate) mod settle;
 mod watchdog;
 
 use std::any::{Any, TypeId};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -35,7 +35,7 @@ use crate::http::ReadToken;
 use crate::letters::Letters;
 use crate::processor::Progress;
 use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
-use crate::projection::{Projection, Storage, Watching};
+use crate::projection::{self, Projection, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
@@ -52,6 +52,38 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
+}
+
+/// A handle to an app that does not keep it alive, for what the app itself owns.
+#[derive(Clone, Default)]
+pub(crate) struct WeakApp {
+    inner: Weak<Inner>,
+}
+
+impl WeakApp {
+    /// Whether it leads, or has led, to an app.
+    pub(crate) fn is_set(&self) -> bool {
+        !Weak::ptr_eq(&self.inner, &Weak::new())
+    }
+
+    /// The app, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<App> {
+        self.inner.upgrade().map(|inner| App { inner })
+    }
+}
+
+impl PartialEq for WeakApp {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for WeakApp {}
+
+impl std::fmt::Debug for WeakApp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeakApp").field("is_set", &self.is_set()).finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -242,6 +274,34 @@ impl App {
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
     pub fn letters(&self) -> &Letters {
         &self.inner.letters
+    }
+
+    /// Waits until a consumer has handled everything up to `position`, or set it aside as letters: a projection, a reactor, or the
+    /// aggregates of a category that subscribe, by its name. So a program waits for the effects of what it has written.
+    ///
+    /// # Errors
+    /// - [`ViewError::TimedOut`]: it did not get there within `patience`.
+    /// - [`ViewError::Stopped`]: it stopped before.
+    /// - [`ViewError::Unknown`]: no consumer has this name.
+    ///
+    /// # Cancel safety
+    /// Waiting changes nothing; it can be dropped at any time.
+    pub async fn reached(
+        &self,
+        consumer: &str,
+        position: Position,
+        patience: Duration,
+    ) -> Result<(), ViewError> {
+        let consumers = &self.inner.gauges.consumers;
+        match consumers.iter().find(|gauge| gauge.name() == consumer) {
+            Some(gauge) => {
+                projection::reached(gauge.name(), gauge.watch(), position, patience).await
+            }
+            None => Err(ViewError::Unknown {
+                name: consumer.to_owned(),
+                known: consumers.iter().map(|gauge| gauge.name()).collect(),
+            }),
+        }
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.

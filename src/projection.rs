@@ -250,9 +250,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> HandlerOutcome for Result<(), E> {
 #[non_exhaustive]
 pub enum ViewError {
     /// The view did not reach the position in time; it may later.
-    #[error(
-        "projection {name} stands at position {reached} and did not reach {wanted} within {waited:?}"
-    )]
+    #[error("{name} stands at position {reached} and did not reach {wanted} within {waited:?}")]
     TimedOut {
         /// The projection's name.
         name: &'static str,
@@ -264,7 +262,7 @@ pub enum ViewError {
         waited: Duration,
     },
     /// The projection has stopped before the position, so the view will not reach it.
-    #[error("projection {name} stopped at position {reached} and will not reach {wanted}")]
+    #[error("{name} stopped at position {reached} and will not reach {wanted}")]
     Stopped {
         /// The projection's name.
         name: &'static str,
@@ -275,6 +273,14 @@ pub enum ViewError {
         /// Why it stopped; none if the app was shut down.
         #[source]
         trouble: Option<Arc<Trouble>>,
+    },
+    /// No consumer of the app has this name.
+    #[error("the app has no consumer {name:?}; it has {known:?}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names of its consumers.
+        known: Vec<&'static str>,
     },
     /// A query on a table view failed.
     #[error("the query on projection {name} failed")]
@@ -290,8 +296,8 @@ pub enum ViewError {
 /// How long a read waits for its position, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Waits until a projection has reached `wanted`; needs no timer if it has.
-async fn reached(
+/// Waits until a consumer has reached `wanted`; needs no timer if it has.
+pub(crate) async fn reached(
     name: &'static str,
     mut progress: watch::Receiver<Progress>,
     wanted: Position,

@@ -48,11 +48,11 @@ use std::time::Duration;
 
 pub(crate) use self::engine::{Engine, Wiring};
 use self::route::{Attempting, Limit, Prepared, Route, Routes};
-use crate::app::{Building, StartError};
+use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
 use crate::codec::Codec;
 use crate::event::{DecodeError, Event, EventSet, Header, MemberOf, Recorded};
-use crate::id::DeliveryId;
+use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
 use crate::projection::Transaction;
@@ -114,10 +114,24 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     /// Names the handlers.
     fn handlers(handlers: &mut Reactions<Self>);
 
-    /// How many keys at once, how long each, from where on, and what becomes of an event that fails.
+    /// How many keys at once, how long each, and from where on.
     fn options() -> ReactorOptions {
         ReactorOptions::default()
     }
+
+    /// What becomes of an event that a handler fails at; [`FailurePolicy::for_effects`] unless said otherwise.
+    fn failures() -> FailurePolicy {
+        FailurePolicy::for_effects()
+    }
+}
+
+/// What an engine does.
+pub(crate) struct Plan {
+    pub(crate) routes: Routes,
+    pub(crate) hears: Vec<Reference>,
+    pub(crate) publishes: Vec<Reference>,
+    pub(crate) options: ReactorOptions,
+    pub(crate) failures: FailurePolicy,
 }
 
 /// How a reactor handles its events.
@@ -130,19 +144,12 @@ pub struct ReactorOptions {
     pub timeout: Duration,
     /// Where it begins when the app starts with it for the first time.
     pub start: StartFrom,
-    /// What becomes of an event that fails.
-    pub failures: FailurePolicy,
 }
 
 impl Default for ReactorOptions {
-    /// Sixteen at once, 30 seconds, from the oldest event on, [`FailurePolicy::for_effects`].
+    /// Sixteen at once, 30 seconds, from the oldest event on.
     fn default() -> Self {
-        Self {
-            concurrency: 16,
-            timeout: Duration::from_secs(30),
-            start: StartFrom::default(),
-            failures: FailurePolicy::for_effects(),
-        }
+        Self { concurrency: 16, timeout: Duration::from_secs(30), start: StartFrom::default() }
     }
 }
 
@@ -169,6 +176,32 @@ pub struct Delivery {
     pub is_replay: bool,
     /// What is known of the event apart from its payload.
     pub header: Header,
+    app: WeakApp,
+}
+
+impl Delivery {
+    /// The app, to ask a query or to send a command; none if its last handle was dropped.
+    ///
+    /// # Examples
+    /// A command takes effect once, however often its event is delivered, if its id is [derived](Self::command_id):
+    ///
+    /// ```
+    /// # use tidings::{Delivery, SentTo};
+    /// # async fn handler<Ship: SentTo>(ship: Ship, order: &str, delivery: &Delivery)
+    /// # -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    /// # where <Ship::Aggregate as tidings::Aggregate>::Error: 'static {
+    /// let app = delivery.app().ok_or("the app is gone")?;
+    /// app.send(order, ship).command_id(delivery.command_id("ship")).caused_by(delivery).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn app(&self) -> Option<App> {
+        self.app.upgrade()
+    }
+
+    /// The id of the command that the reactor calls `name` while it handles this event: the same on each attempt.
+    pub fn command_id(&self, name: &str) -> CommandId {
+        CommandId::from_name(&format!("{}/{name}", self.id))
+    }
 }
 
 impl Deref for Delivery {

@@ -15,12 +15,13 @@ use tokio::sync::watch;
 
 use super::running::{Parts, Running};
 use super::watchdog::Watchdog;
-use super::{App, Gauges, Inner, SHUTDOWN};
+use super::{App, Gauges, Inner, SHUTDOWN, WeakApp};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
+use crate::aggregate::subscriptions;
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Hook, Reference, Routes, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Envelope, EventSet};
@@ -34,8 +35,7 @@ use crate::processor::ledger::Ledger;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
-use crate::reactor::route::Routes as EventRoutes;
-use crate::reactor::{Engine, Reactions, Reactor, ReactorOptions, Wiring as EngineWiring};
+use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -80,6 +80,14 @@ pub enum StartError {
     /// Two aggregates have the same category, or an aggregate was given twice.
     #[error("category {0:?} is used by two aggregates: each needs its own")]
     CategoryTwice(&'static str),
+    /// The aggregates of a category decide twice on the same event.
+    #[error("aggregate {category:?} decides twice on event {event:?}: decide on it once")]
+    DecidedTwice {
+        /// The category.
+        category: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
     /// A category cannot stand in a stream id.
     #[error("aggregate category {category:?} is not valid")]
     Category {
@@ -430,6 +438,7 @@ impl AppBuilder {
             shards: Vec::new(),
             processors: Vec::new(),
             engines: Vec::new(),
+            app: watch::Sender::new(WeakApp::default()),
             subscribers: Vec::new(),
             bus: self.bus,
             declared: Vec::new(),
@@ -497,7 +506,7 @@ impl AppBuilder {
         for finding in building.bus.map().findings() {
             tracing::warn!("{finding}");
         }
-        Ok(App {
+        let app = App {
             inner: Arc::new(Inner {
                 store,
                 head,
@@ -518,7 +527,9 @@ impl AppBuilder {
                 },
                 running: Mutex::new(running),
             }),
-        })
+        };
+        building.app.send_replace(WeakApp { inner: Arc::downgrade(&app.inner) });
+        Ok(app)
     }
 }
 
@@ -576,6 +587,8 @@ pub struct Building {
     processors: Vec<(&'static str, ActorHandle)>,
     /// Those that are ready to run.
     engines: Vec<(&'static str, Engine)>,
+    /// Where the engines learn of the app that they are part of.
+    app: watch::Sender<WeakApp>,
     /// Those that are ready to run.
     subscribers: Vec<(&'static str, Ready)>,
     bus: Bus,
@@ -658,16 +671,28 @@ impl Building {
             );
             self.shards.push((A::CATEGORY, arbiters.spawn(move || shard.run())));
         }
-        self.directories.insert(TypeId::of::<A>(), Box::new(Arc::new(Directory::new(inboxes))));
+        let directory = Arc::new(Directory::new(inboxes));
+        self.directories.insert(TypeId::of::<A>(), Box::new(Arc::clone(&directory)));
         self.shard_gauges.push((A::CATEGORY, gauges));
-        self.declared.push(Declared {
-            name: A::CATEGORY.into(),
-            kind: ComponentKind::Aggregate,
-            hears: Vec::new(),
-            publishes: vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())],
-            condition: None,
-        });
-        Ok(())
+        let publishes = vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())];
+        let (hears, routes) = subscriptions::routes(&directory)
+            .map_err(|event| StartError::DecidedTwice { category: A::CATEGORY, event })?;
+        if routes.is_empty() {
+            self.declared.push(Declared {
+                name: A::CATEGORY.into(),
+                kind: ComponentKind::Aggregate,
+                hears: Vec::new(),
+                publishes,
+                condition: None,
+            });
+            return Ok(());
+        }
+        for (set, names) in subscriptions::sets::<A>() {
+            self.claim(set, names)?;
+        }
+        let (options, failures) = subscriptions::options::<A>();
+        let plan = Plan { routes, hears, publishes, options, failures };
+        self.start_engine(A::CATEGORY, ConsumerKind::Aggregate, plan)
     }
 
     fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
@@ -707,8 +732,8 @@ impl Building {
             source.connect(&mut self.topics);
         }
         let hears = sources.iter().map(|source| source.heard()).collect();
-        let (progress, gauge) =
-            self.consumer(P::NAME, ConsumerKind::Projection, keeper.checkpoint(), shelf, hears);
+        let (kind, checkpoint) = (ConsumerKind::Projection, keeper.checkpoint());
+        let (progress, gauge) = self.consumer(P::NAME, kind, checkpoint, shelf, hears, Vec::new());
         let progress_receiver = progress.subscribe();
         let wiring = Wiring {
             name: P::NAME,
@@ -736,6 +761,7 @@ impl Building {
         (position, time): (Position, Timestamp),
         shelf: Arc<Shelf>,
         hears: Vec<Reference>,
+        publishes: Vec<Reference>,
     ) -> (watch::Sender<Progress>, Arc<Gauge>) {
         let (progress, receiver) = watch::channel(Progress {
             position,
@@ -756,7 +782,7 @@ impl Building {
                 ConsumerKind::Aggregate => ComponentKind::Aggregate,
             },
             hears,
-            publishes: Vec::new(),
+            publishes,
             condition: Some(Arc::new(move || {
                 let (lag, trouble) = shown.condition();
                 Condition { lag: Some(lag), trouble }
@@ -779,18 +805,18 @@ impl Building {
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
-        self.start_engine(ConsumerKind::Reactor, R::NAME, routes, R::options(), hears)
+        let (options, failures) = (R::options(), R::failures());
+        let plan = Plan { routes, hears, publishes: Vec::new(), options, failures };
+        self.start_engine(R::NAME, ConsumerKind::Reactor, plan)
     }
 
-    /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`. It
-    /// runs once everything else has started.
-    pub(crate) fn start_engine(
+    /// Makes an engine ready that does what `plan` says, and keeps its checkpoint and its letters under `name`. It runs once
+    /// everything else has started.
+    fn start_engine(
         &mut self,
-        kind: ConsumerKind,
         name: &'static str,
-        routes: EventRoutes,
-        options: ReactorOptions,
-        hears: Vec<Reference>,
+        kind: ConsumerKind,
+        plan: Plan,
     ) -> Result<(), StartError> {
         if self.letters.iter().any(|letters| letters.consumer() == name) {
             return Err(StartError::ConsumerTwice(name));
@@ -801,7 +827,8 @@ impl Building {
         let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
         self.letters.push(letters);
         let checkpoint = (begin.position, begin.time);
-        let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears);
+        let Plan { routes, hears, publishes, options, failures } = plan;
+        let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears, publishes);
         let wiring = EngineWiring {
             name,
             store: Arc::clone(&self.store),
@@ -812,8 +839,9 @@ impl Building {
             gauge,
             clock: Arc::clone(&self.clock),
             clerk,
+            app: self.app.subscribe(),
         };
-        self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
+        self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
         Ok(())
     }
 

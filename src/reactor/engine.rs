@@ -31,6 +31,7 @@ use super::route::{Cause, Limit, Permanent, Routes};
 use super::window::{WINDOW, Window};
 use super::{Delivery, ReactorOptions};
 use crate::actor::Panic;
+use crate::app::WeakApp;
 use crate::clock::Clock;
 use crate::event::{Header, Recorded};
 use crate::id::DeliveryId;
@@ -40,7 +41,7 @@ use crate::letters::{Attempt, Letter};
 use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
-use crate::retry::{ErrorClass, OnFailure};
+use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::Position;
@@ -67,6 +68,8 @@ pub(crate) struct Wiring {
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clerk: Clerk,
+    /// The app, once it has started.
+    pub(crate) app: watch::Receiver<WeakApp>,
 }
 
 /// The loop.
@@ -74,6 +77,7 @@ pub(crate) struct Engine {
     routes: Arc<Routes>,
     filter: Filter,
     options: ReactorOptions,
+    failures: FailurePolicy,
     wiring: Wiring,
     /// Events up to here are a replay.
     replayed: Position,
@@ -143,6 +147,7 @@ impl Engine {
     pub(crate) fn new(
         routes: Routes,
         options: ReactorOptions,
+        failures: FailurePolicy,
         wiring: Wiring,
         ledger: Ledger,
         begin: &Begin,
@@ -157,6 +162,7 @@ impl Engine {
             routes: Arc::new(routes),
             filter,
             options,
+            failures,
             wiring,
             replayed: begin.replayed,
             shelved: shelved.unwrap_or_default(),
@@ -178,6 +184,9 @@ impl Engine {
 
     /// The engine's life: until the app stops it, or an event does.
     pub(crate) async fn run(mut self) {
+        if self.wiring.app.wait_for(WeakApp::is_set).await.is_err() {
+            return;
+        }
         let mut steps = 0;
         loop {
             self.take_orders();
@@ -290,12 +299,8 @@ impl Engine {
             self.begin_event(key, item, failed + 1);
         }
         while self.has_slot() {
-            let began = if self.letter_first {
-                self.begin_next_letter() || self.begin_next_event()
-            } else {
-                self.begin_next_event() || self.begin_next_letter()
-            };
-            if !began {
+            let letter = self.letter_first && self.begin_next_letter();
+            if !letter && !self.begin_next_event() && !self.begin_next_letter() {
                 break;
             }
             self.letter_first = !self.letter_first;
@@ -343,6 +348,7 @@ impl Engine {
         self.lanes.seize(Arc::clone(&key));
         let (store, routes) = (Arc::clone(&self.wiring.store), Arc::clone(&self.routes));
         let (name, replayed, timeout) = (self.wiring.name, self.replayed, self.options.timeout);
+        let app = self.wiring.app.borrow().clone();
         self.running.push(Box::pin(async move {
             let mut recorded = match read(&store, position).await {
                 Ok(recorded) => recorded,
@@ -352,7 +358,7 @@ impl Engine {
                 recorded.payload = payload;
             }
             let (_, mut work) = prepare(&routes, &*store, &recorded);
-            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed);
+            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
             let outcome = Ok(try_once(&mut work, delivery, timeout).await);
             Ended::Letter { key, position, outcome }
         }));
@@ -360,7 +366,8 @@ impl Engine {
     }
 
     fn delivery(&self, header: &Header, attempt: u32) -> Delivery {
-        deliver(self.wiring.name, header, attempt, self.replayed)
+        let app = self.wiring.app.borrow().clone();
+        deliver(self.wiring.name, header, attempt, self.replayed, app)
     }
 
     fn ended(&mut self, ended: Ended) {
@@ -376,7 +383,7 @@ impl Engine {
             Ended::Event { outcome: Err(_), .. } | Ended::Letter { outcome: Ok(Err(_)), .. }
                 if self.is_ending() => {}
             Ended::Event { key, item, attempt, outcome: Err(failed) } => {
-                match self.options.failures.on_failure {
+                match self.failures.on_failure {
                     OnFailure::Park => self.park(key, &item.header, failed),
                     OnFailure::Stop => self.insist(key, item, attempt, failed),
                 }
@@ -446,7 +453,7 @@ impl Engine {
 
     /// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
     fn judge(&self, letter: &mut Letter, failed: &Failed) -> Option<Instant> {
-        let failures = &self.options.failures;
+        let failures = &self.failures;
         let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
         let (at, error) = (self.wiring.clock.now(), chain(&*failed.cause));
         letter.tried_in_vain(Attempt { at, class, error, span: failed.span }, &failures.retry)
@@ -471,7 +478,7 @@ impl Engine {
     fn shelve(&mut self) {
         while let Some((letter, _)) = self.homeless.front() {
             let shelf = Arc::clone(&self.wiring.clerk.shelf);
-            let max_keys = self.options.failures.max_parked_keys;
+            let max_keys = self.failures.max_parked_keys;
             {
                 let shelved = shelf.read();
                 let (new_key, behind) =
@@ -499,7 +506,7 @@ impl Engine {
 
     /// Tries an event again in its place, or stops before it.
     fn insist(&mut self, key: Arc<str>, item: Item, attempt: u32, failed: Failed) {
-        let failures = &self.options.failures;
+        let failures = &self.failures;
         let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
         let pause = match class {
             ErrorClass::Transient => failures.retry.pause(attempt),
@@ -803,12 +810,19 @@ fn prepare(routes: &Routes, store: &dyn EventStore, recorded: &Recorded) -> (Arc
     (key, prepared.into())
 }
 
-fn deliver(reactor: &str, header: &Header, attempt: u32, replayed: Position) -> Delivery {
+fn deliver(
+    reactor: &str,
+    header: &Header,
+    attempt: u32,
+    replayed: Position,
+    app: WeakApp,
+) -> Delivery {
     Delivery {
         id: DeliveryId::of(reactor, header.event_id),
         attempt,
         is_replay: header.position <= replayed,
         header: header.clone(),
+        app,
     }
 }
 
