@@ -99,7 +99,7 @@ struct Inner {
     bus: Bus,
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
-    gauges: Gauges,
+    gauges: Arc<Gauges>,
     running: Mutex<Running>,
 }
 
@@ -112,6 +112,16 @@ struct Gauges {
     rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
+}
+
+impl Gauges {
+    fn aggregates(&self) -> Vec<AggregateStatus> {
+        let status = |(category, shards): &(&'static str, Vec<Arc<ShardGauge>>)| AggregateStatus {
+            category,
+            shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
+        };
+        self.shards.iter().map(status).collect()
+    }
 }
 
 impl App {
@@ -354,14 +364,7 @@ impl App {
         AppStatus {
             durability: self.inner.store.durability(),
             sequencer: gauges.sequencer.status(),
-            aggregates: gauges
-                .shards
-                .iter()
-                .map(|(category, shards)| AggregateStatus {
-                    category,
-                    shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
-                })
-                .collect(),
+            aggregates: gauges.aggregates(),
             topics: {
                 let mut topics = self.inner.topics.status();
                 topics.extend(self.inner.bus.status());
