@@ -54,10 +54,10 @@ pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
 };
-pub use processor::{ConsumerState, Trouble};
+pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
-    ViewError, ViewRef,
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Rebuild, Storage,
+    View, ViewError, ViewRef,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

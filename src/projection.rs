@@ -16,6 +16,7 @@
 //! reader has seen; it answers from that state or a later one, or not at all.
 
 mod memory;
+pub(crate) mod rebuild;
 #[cfg(feature = "sqlite")]
 pub(crate) mod tables;
 
@@ -29,12 +30,15 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
+pub use self::rebuild::Rebuild;
 #[cfg(feature = "sqlite")]
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
 use crate::app::{Building, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Event, Header, MemberOf};
-use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, TypedSource};
+use crate::processor::{
+    ConsumerState, Handler, Progress, RebuildProgress, Sources, Trouble, TypedSource,
+};
 use crate::query::Answers;
 use crate::retry::FailurePolicy;
 use crate::stream::Position;
@@ -72,6 +76,9 @@ pub trait Storage: private::Storage {
 }
 
 pub(crate) mod private {
+    use std::sync::Arc;
+
+    use super::rebuild::Rebuilds;
     use super::{Building, Projection};
     use crate::app::StartError;
 
@@ -83,11 +90,12 @@ pub(crate) mod private {
         /// What the queries of a view are answered from.
         type Reader<P: Send + Sync + 'static>: 'static;
 
-        /// Starts the actor of `projection`, and returns how it is read.
+        /// Starts the actor of `projection`, and returns how it is read and how it is built anew.
+        #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
         fn start<P: Projection<Storage = Self>>(
             projection: P,
             building: &mut Building,
-        ) -> Result<<Self as super::Storage>::View<P>, StartError>
+        ) -> Result<(<Self as super::Storage>::View<P>, Arc<dyn Rebuilds<P>>), StartError>
         where
             Self: super::Storage;
     }
@@ -302,6 +310,8 @@ pub struct ProjectionStatus {
     pub lag_age: Option<Duration>,
     /// What keeps it from going on, with all causes.
     pub trouble: Option<String>,
+    /// How far the view that is to take its place has got, while it is being rebuilt.
+    pub rebuild: Option<RebuildProgress>,
 }
 
 impl ProjectionStatus {
@@ -322,6 +332,7 @@ impl ProjectionStatus {
                 _ => Some(progress.time.until(head.time)),
             },
             trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
+            rebuild: progress.rebuild,
         }
     }
 }

@@ -28,6 +28,9 @@ use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
 use crate::processor::file::ViewsFile;
+#[cfg(feature = "sqlite")]
+use crate::processor::rebuild::Old;
+use crate::processor::rebuild::{Crew, Workshop};
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, ProjectionStatus, Storage};
 use crate::query::{Answers, Query, QueryContext};
@@ -58,6 +61,8 @@ struct Settings {
     topic_capacity: usize,
     #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
+    #[cfg(feature = "sqlite")]
+    old_views: Old,
 }
 
 /// Why an app could not be started.
@@ -163,6 +168,8 @@ impl AppBuilder {
                 topic_capacity: Topics::CAPACITY,
                 #[cfg(feature = "sqlite")]
                 views: None,
+                #[cfg(feature = "sqlite")]
+                old_views: Old::Drop,
             },
             hooks: Vec::new(),
             aggregates: Vec::new(),
@@ -321,6 +328,14 @@ impl AppBuilder {
         self
     }
 
+    /// Keeps a view in tables that one of a raised version replaces, in a file beside the others: a program of the earlier version that is
+    /// started again then goes on from it, and need not build it anew.
+    #[cfg(feature = "sqlite")]
+    pub fn keep_old_views(mut self) -> Self {
+        self.settings.old_views = Old::Keep;
+        self
+    }
+
     /// Starts everything.
     ///
     /// Projections catch up in the background; their views can be read at once.
@@ -369,6 +384,8 @@ impl AppBuilder {
             declared: Vec::new(),
             directories: HashMap::new(),
             views: HashMap::new(),
+            rebuilds: HashMap::new(),
+            crew: Crew::default(),
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
@@ -404,6 +421,7 @@ impl AppBuilder {
             shards: building.shards,
             processors: building.processors,
             subscribers,
+            crew: building.crew,
             bus: started.is_ok().then(|| building.bus.clone()),
             sequencer,
             topics: Arc::clone(&topics),
@@ -432,6 +450,7 @@ impl AppBuilder {
                 _wiring: wiring,
                 directories: building.directories,
                 views: building.views,
+                rebuilds: building.rebuilds,
                 answers: building.answers,
                 letters: Letters::new(building.letters),
                 gauges: Gauges {
@@ -498,6 +517,8 @@ pub struct Building {
     declared: Vec<Declared>,
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    rebuilds: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    crew: Crew,
     pub(crate) answers: Answers,
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
@@ -583,19 +604,23 @@ impl Building {
         if self.projection_gauges.iter().any(|(name, _)| *name == P::NAME) {
             return Err(StartError::ProjectionTwice(P::NAME));
         }
-        let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
+        let (view, rebuilds) =
+            <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
+        self.rebuilds.insert(TypeId::of::<P>(), Box::new(rebuilds));
         self.views.insert(TypeId::of::<P>(), Box::new(view));
         Ok(())
     }
 
-    /// Starts the actor of a projection, and returns where it shows its progress.
+    /// Starts the actor of a projection, and returns where it shows its progress and where it is built anew. One that is
+    /// `outdated` is folded no further before it was.
     pub(crate) fn start_processor<P, S, K>(
         &mut self,
         floor: Floor,
         keeper: K,
         shelved: Shelved,
         handlers: &mut Handlers<P, S>,
-    ) -> Result<watch::Receiver<Progress>, StartError>
+        outdated: bool,
+    ) -> Result<(watch::Receiver<Progress>, Workshop<K>), StartError>
     where
         P: Projection<Storage = S>,
         S: Storage<Target<P> = K::Target>,
@@ -618,20 +643,23 @@ impl Building {
         let (progress, progress_receiver) = watch::channel(Progress {
             position,
             time,
-            state: ConsumerState::CatchingUp,
+            state: if outdated { ConsumerState::Rebuilding } else { ConsumerState::CatchingUp },
             trouble: None,
+            rebuild: None,
+            outdated,
         });
         let wiring = Wiring {
             name: P::NAME,
             store: Arc::clone(&self.store),
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
-            progress,
+            progress: progress.clone(),
             clock: Arc::clone(&self.clock),
             policy: P::failures(),
             clerk,
         };
-        let processor = Processor::new(keeper, sources, wiring);
+        let mut processor = Processor::new(keeper, sources, wiring);
+        let workshop = Workshop::of(&mut processor, self.crew.clone(), progress, outdated);
         let arbiters = self.arbiters(floor)?;
         self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
         self.projection_gauges.push((P::NAME, progress_receiver.clone()));
@@ -646,7 +674,7 @@ impl Building {
                 Condition { lag: Some(status.lag_events), trouble: status.trouble }
             })),
         });
-        Ok(progress_receiver)
+        Ok((progress_receiver, workshop))
     }
 
     /// Begins the subscriptions of a subscriber, which does not run yet.
@@ -696,6 +724,12 @@ impl Building {
         let arbiters = self.arbiters(Floor::Subscribers)?;
         let spawn = |ready: Ready| ready(&arbiters, self.stopping.subscribe());
         Ok(ready.into_iter().map(|(name, ready)| (name, spawn(ready))).collect())
+    }
+
+    /// What becomes of views that are replaced by those of a raised version.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn old_views(&self) -> Old {
+        self.settings.old_views
     }
 
     /// The file that consumers keep their views and checkpoints in; in memory if the log is.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::actor::{ActorHandle, Arbiters};
 use crate::bus::{Bus, Topics};
 use crate::processor::Stopping;
+use crate::processor::rebuild::Crew;
 use crate::sequencer::Sequencer;
 
 /// Every thread and actor of an app, and the means to end them.
@@ -27,6 +28,7 @@ pub(super) struct Parts {
     pub(super) shards: Vec<(&'static str, ActorHandle)>,
     pub(super) processors: Vec<(&'static str, ActorHandle)>,
     pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
+    pub(super) crew: Crew,
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
     pub(super) sequencer: Sequencer,
@@ -138,6 +140,8 @@ impl Parts {
                 }
             }
         }
+        let (crew, grace) = (self.crew, deadline.max(Instant::now() + Duration::from_secs(1)));
+        blocking("a rebuild", move || crew.join(), grace, &mut problems).await;
         for arbiters in self.arbiters {
             let grace = deadline.max(Instant::now() + Duration::from_secs(1));
             blocking("an arbiter", move || arbiters.stop(), grace, &mut problems).await;

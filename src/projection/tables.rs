@@ -4,6 +4,7 @@
 //! moves rows, letters and checkpoint together, so each event affects the view exactly once over crash and restart.
 
 mod keeper;
+mod rebuild;
 mod view;
 
 use std::error::Error;
@@ -16,14 +17,16 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 use tracing::Span;
 
-use self::keeper::TableKeeper;
+use self::keeper::{ShadowFile, TableKeeper};
+use self::rebuild::TableRebuilds;
 use self::view::TableViewInner;
 pub use self::view::{TableAtLeast, TableReader, TableView};
+use super::rebuild::Rebuilds;
 use super::{Handlers, Projection, Storage, private, reached};
 use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::event::{Header, MemberOf};
-use crate::processor::file::{Ahead, Declared};
+use crate::processor::file::{Ahead, Declared, Outdated};
 use crate::projection::HandlerOutcome;
 use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
 
@@ -95,7 +98,8 @@ impl private::Storage for Tables {
     fn start<P: Projection<Storage = Self>>(
         projection: P,
         building: &mut Building,
-    ) -> Result<TableView<P>, StartError> {
+    ) -> Result<(TableView<P>, Arc<dyn Rebuilds<P>>), StartError> {
+        let failed = |source| StartError::View { name: P::NAME, source };
         let mut handlers = Handlers::<P, Self>::of_projection();
         let file = building.views_file();
         let declared = Declared {
@@ -104,18 +108,30 @@ impl private::Storage for Tables {
             schema: handlers.schema.unwrap_or_default(),
             log_id: building.store.log_id(),
             head: building.head.borrow().position,
+            outdated: Outdated::Serve,
             ahead: Ahead::BuildAnew,
         };
-        let (keeper, shelved) = TableKeeper::open(projection, &file, &declared)
-            .map_err(|source| StartError::View { name: P::NAME, source })?;
-        let progress = building.start_processor(Floor::Tables, keeper, shelved, &mut handlers)?;
-        let view = TableView::new(file, progress)
-            .map_err(|source| StartError::View { name: P::NAME, source })?;
+        let projection = Arc::new(projection);
+        let kept = file.beside(P::NAME, "kept");
+        let (keeper, shelved, entry) =
+            TableKeeper::open(Arc::clone(&projection), &file, &kept, &declared).map_err(failed)?;
+        // What a rebuild has left that did not come to its end.
+        drop(ShadowFile(file.beside(P::NAME, "shadow")));
+        let outdated = !entry.fits(declared.version, declared.schema);
+        let (progress, workshop) =
+            building.start_processor(Floor::Tables, keeper, shelved, &mut handlers, outdated)?;
+        let handled = entry.position.max(entry.replayed);
+        let rebuilds =
+            TableRebuilds { workshop, file: file.clone(), kept, declared, projection, handled };
+        if outdated {
+            rebuilds.replace_outdated(building.old_views()).map_err(failed)?;
+        }
+        let view = TableView::new(file, progress).map_err(failed)?;
         handlers
             .answers
             .into_iter()
             .try_for_each(|answer| answer(&view.read(), &mut building.answers))?;
-        Ok(view)
+        Ok((view, Arc::new(rebuilds)))
     }
 }
 
@@ -229,7 +245,7 @@ impl Deref for Transaction<'_> {
 
 /// What handlers of a table projection fold into.
 pub struct Target<P> {
-    projection: P,
+    projection: Arc<P>,
     connection: Connection,
 }
 

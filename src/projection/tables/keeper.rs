@@ -1,12 +1,14 @@
 //! Rows, letters and checkpoint of a view in tables, which move together.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use super::Target;
 use crate::clock::Timestamp;
 use crate::letters::rows;
 use crate::letters::shelf::{Change, Shelved};
 use crate::processor::file::{self, Declared, Entry, ViewsFile};
+use crate::processor::rebuild::Replaced;
 use crate::processor::{Chunk, Keeper};
 use crate::projection::Projection;
 use crate::store::StoreError;
@@ -24,20 +26,54 @@ pub(super) struct TableKeeper<P> {
     position: Position,
     time: Timestamp,
     replayed: Position,
+    /// The file, if it holds a shadow; it goes when the connection is closed.
+    shadow: Option<ShadowFile>,
+    /// Where a view that is replaced is kept.
+    kept: ViewsFile,
+}
+
+/// The file of a shadow, which is of no use without it.
+pub(super) struct ShadowFile(pub(super) ViewsFile);
+
+impl Drop for ShadowFile {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            tracing::warn!(%error, file = %self.0, "what is left of a rebuild cannot be removed");
+        }
+    }
 }
 
 impl<P: Projection> TableKeeper<P> {
     pub(super) fn open(
-        projection: P,
+        projection: Arc<P>,
         file: &ViewsFile,
+        kept: &ViewsFile,
         declared: &Declared,
-    ) -> Result<(Self, Shelved), StoreError> {
+    ) -> Result<(Self, Shelved, Entry), StoreError> {
         let mut connection = file.open()?;
         let entry = Entry::prepare(&mut connection, file, declared)?;
         let shelved = rows::load(&connection, P::NAME).map_err(|error| file.failed(error))?;
         let Entry { position, time, replayed, .. } = entry;
         let target = Target { projection, connection };
-        let keeper = Self { name: P::NAME, target, file: file.clone(), position, time, replayed };
+        let (name, file, kept) = (P::NAME, file.clone(), kept.clone());
+        let keeper = Self { name, target, file, position, time, replayed, shadow: None, kept };
+        Ok((keeper, shelved, entry))
+    }
+
+    /// Opens a shadow for which events up to `replayed` are a replay. After a crash it is thrown away, so it need not survive one.
+    pub(super) fn open_shadow(
+        projection: Arc<P>,
+        shadow: ShadowFile,
+        declared: &Declared,
+        replayed: Position,
+    ) -> Result<(Self, Shelved), StoreError> {
+        let (mut keeper, shelved, _) = Self::open(projection, &shadow.0, &shadow.0, declared)?;
+        let settings = "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;
+                        PRAGMA cache_size = -65536;";
+        let connection = &keeper.target.connection;
+        connection.execute_batch(settings).map_err(|error| shadow.0.failed(error))?;
+        keeper.replayed = replayed;
+        keeper.shadow = Some(shadow);
         Ok((keeper, shelved))
     }
 
@@ -60,6 +96,11 @@ impl<P: Projection> Keeper for TableKeeper<P> {
 
     /// A transaction costs some tens of microseconds, an event a few.
     const CHUNK: usize = 2_048;
+
+    /// Nobody waits for a shadow.
+    fn chunk(&self) -> usize {
+        if self.shadow.is_none() { Self::CHUNK } else { usize::MAX }
+    }
 
     fn checkpoint(&self) -> (Position, Timestamp) {
         (self.position, self.time)
@@ -108,6 +149,22 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         // Readers may outlive this connection, and only the last one empties the write-ahead log by itself.
         let empty = |_: &rusqlite::Row<'_>| Ok(());
         self.target.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], empty)?;
+        Ok(())
+    }
+
+    fn install(
+        &mut self,
+        shadow: &mut Self,
+        at: (Position, Timestamp),
+        letters: &[Change],
+        replaced: Replaced,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        if let Replaced::Kept(letters) = replaced {
+            self.file.keep(&self.kept, self.name, &letters)?;
+        }
+        self.file.install(&shadow.file, self.name, at, letters)?;
+        (self.position, self.time) = at;
+        self.target.projection = Arc::clone(&shadow.target.projection);
         Ok(())
     }
 }
