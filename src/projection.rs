@@ -14,6 +14,17 @@
 //! # A view that is behind
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
 //! reader has seen; it answers from that state or a later one, or not at all.
+//!
+//! # A view that is to be built anew
+//! [`App::rebuild`](crate::App::rebuild) folds the view anew from the start of the log, beside the one that serves: in memory,
+//! or in a file of its own beside the tables. When both are level they are switched, tables in one transaction; readers see the old
+//! view or the new one, never an empty or an earlier one. It can be [cancelled](crate::Rebuild::cancel), and a crash leaves the old
+//! view. A view in tables whose version was raised, with the same schema, is rebuilt so by itself: the old tables are read as they
+//! stand until the new ones are level, and [`at_least`](View::at_least) waits. With another schema the old tables cannot be read by
+//! this program, and are built anew in their place.
+//!
+//! Handlers that are live-only do not run in a rebuild: the view that serves meanwhile has run them. After a raised version they run
+//! for the events that no earlier version has handled.
 
 mod memory;
 pub(crate) mod rebuild;

@@ -374,7 +374,16 @@ impl Entry {
 
     /// Drops what its schema created.
     fn drop_created(&self, connection: &Connection) -> rusqlite::Result<()> {
-        for (kind, name) in self.created.iter().rev() {
+        let virtuals: Vec<String> = connection
+            .prepare(
+                "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let (firsts, others): (Vec<_>, Vec<_>) =
+            self.created.iter().rev().partition(|(_, name)| virtuals.contains(name));
+        // A virtual table drops those behind it, and cannot be dropped without them.
+        for (kind, name) in firsts.into_iter().chain(others) {
             connection.execute_batch(&format!("DROP {kind} IF EXISTS main.{}", quoted(name)))?;
         }
         Ok(())

@@ -254,3 +254,58 @@ fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>
         .query_map([SOURCE, table], |row| row.get(0))?
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of SQLite's operations copy the rows of a table with this definition and one row.
+    fn copied(schema: &str, insert: &str) -> String {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute("ATTACH ':memory:' AS source", []).unwrap();
+        connection.execute_batch(schema).unwrap();
+        connection
+            .execute_batch(
+                &schema.replace("TABLE t", "TABLE source.t").replace("INDEX i", "INDEX source.i"),
+            )
+            .unwrap();
+        connection.execute_batch(insert).unwrap();
+        let keeps = nature(&connection, "t").unwrap().without_rowid
+            || keeps_rowids(&connection, "t").unwrap();
+        assert!(keeps);
+        connection
+            .prepare("EXPLAIN INSERT INTO main.t SELECT * FROM source.t")
+            .unwrap()
+            .query_map([], |row| row.get::<_, String>(1))
+            .unwrap()
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap()
+            .join(" ")
+    }
+
+    #[test]
+    fn rows_of_usual_tables_are_transferred_as_they_are() {
+        for schema in [
+            "CREATE TABLE t (a TEXT, b INTEGER NOT NULL)",
+            "CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER)",
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b INTEGER) WITHOUT ROWID",
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b INTEGER); CREATE INDEX i ON t (b);",
+        ] {
+            let operations = copied(schema, "INSERT INTO source.t VALUES (1, 2)");
+            assert!(operations.contains("RowCell"), "{schema}: {operations}");
+        }
+    }
+
+    #[test]
+    fn gaps_between_rowids_stay() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute("ATTACH ':memory:' AS source", []).unwrap();
+        let gaps = "CREATE TABLE source.t (a); INSERT INTO source.t VALUES (1), (2), (3);
+                    DELETE FROM source.t WHERE a = 2; CREATE TABLE t (a);";
+        connection.execute_batch(gaps).unwrap();
+        copy_rows(&connection, "t", &nature(&connection, "t").unwrap()).unwrap();
+        let sql = "SELECT group_concat(rowid) FROM main.t";
+        let rowids: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(rowids, "1,3");
+    }
+}
