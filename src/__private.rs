@@ -9,6 +9,8 @@ pub use std::vec::Vec;
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
 use crate::event::{DecodeError, EventSet, MemberOf, decode_event};
+#[cfg(feature = "sqlite")]
+pub use crate::inbox::{Call, begin, once, settle};
 
 /// The stored name of an event.
 pub const fn name<E: MemberOf>() -> &'static str {

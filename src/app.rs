@@ -9,9 +9,12 @@
 
 mod builder;
 mod running;
+#[cfg(feature = "testing")]
+pub(crate) mod settle;
+mod watchdog;
 
 use std::any::{Any, TypeId};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -28,11 +31,13 @@ use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
 use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
+use crate::http::ReadToken;
 use crate::letters::Letters;
+use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
 use crate::processor::{Progress, RebuildError};
 use crate::projection::rebuild::Rebuilds;
-use crate::projection::{Projection, ProjectionStatus, Rebuild, Storage};
-use crate::query::{Answers, Asking, Gathering, Query};
+use crate::projection::{self, Projection, Rebuild, Storage, ViewError, Watching};
+use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -48,6 +53,38 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
+}
+
+/// A handle to an app that does not keep it alive, for what the app itself owns.
+#[derive(Clone, Default)]
+pub(crate) struct WeakApp {
+    inner: Weak<Inner>,
+}
+
+impl WeakApp {
+    /// Whether it leads, or has led, to an app.
+    pub(crate) fn is_set(&self) -> bool {
+        !Weak::ptr_eq(&self.inner, &Weak::new())
+    }
+
+    /// The app, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<App> {
+        self.inner.upgrade().map(|inner| App { inner })
+    }
+}
+
+impl PartialEq for WeakApp {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for WeakApp {}
+
+impl std::fmt::Debug for WeakApp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeakApp").field("is_set", &self.is_set()).finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -73,7 +110,10 @@ struct Inner {
 struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projections: Vec<(&'static str, watch::Receiver<Progress>)>,
+    /// Waits for each shard to come to rest.
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
+    consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -196,13 +236,116 @@ impl App {
         Gathering::new(self.clone(), query)
     }
 
+    /// Watches the reply to `query`: yields it at once, and again whenever it has changed. It ends when the projection that
+    /// answers it has stopped.
+    ///
+    /// Where a closure answers, given to [`AppBuilder::answer`], it is asked again whenever any projection of the app has
+    /// moved, and the watching ends when all have stopped: what else its reply depends on is not noticed.
+    ///
+    /// Each time the query may take five seconds, as when it is [asked](Self::query) once. The errors are those of
+    /// [`QueryError`]: yielded each time, and the query is asked again when the view moves. The last reply is kept, to compare.
+    ///
+    /// It holds a handle to the app: without a [`shutdown`](Self::shutdown) the app does not end before it is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidings::{App, Command, Event, Memory, Query, aggregate, projection};
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # #[event(name = "till.sold")]
+    /// # struct Sold { cents: i64 }
+    /// # #[derive(Command, Clone)]
+    /// # struct Sell { cents: i64 }
+    /// # #[derive(Default)]
+    /// # struct Till;
+    /// # #[aggregate(category = "till", events = TillEvent)]
+    /// # impl Till {
+    /// #     #[command]
+    /// #     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+    /// #     #[apply]
+    /// #     fn sold(&mut self, _: &Sold) {}
+    /// # }
+    /// #[derive(Query, Clone)]
+    /// #[query(reply = usize)]
+    /// struct SalesAbove { cents: i64 }
+    ///
+    /// #[derive(Default)]
+    /// struct Sales(Vec<i64>);
+    ///
+    /// #[projection(name = "sales", version = 1)]
+    /// impl Sales {
+    ///     #[on]
+    ///     fn sold(&mut self, event: &Sold) { self.0.push(event.cents) }
+    ///
+    ///     #[query]
+    ///     fn above(&self, query: SalesAbove) -> usize {
+    ///         self.0.iter().filter(|cents| **cents > query.cents).count()
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let app = App::builder().store(Memory::new()).aggregate::<Till>().projection(Sales::default());
+    /// # let app = app.start().await?;
+    /// let mut dear = app.watch(SalesAbove { cents: 200 });
+    /// assert_eq!(dear.next().await.transpose()?, Some(0));
+    /// app.send("1", Sell { cents: 50 }).await?;
+    /// app.send("1", Sell { cents: 250 }).await?;
+    /// assert_eq!(dear.next().await.transpose()?, Some(1));
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch<Q>(&self, query: Q) -> Watching<Result<Q::Reply, QueryError>>
+    where
+        Q: Query + Clone,
+        Q::Reply: Clone + PartialEq,
+    {
+        crate::query::watch(self.clone(), query)
+    }
+
     pub(crate) fn answers(&self) -> &Answers {
         &self.inner.answers
+    }
+
+    /// Where each projection shows its progress.
+    pub(crate) fn progress_of_projections(&self) -> Vec<watch::Receiver<Progress>> {
+        let consumers = self.inner.gauges.consumers.iter();
+        let projections = consumers.filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        projections.map(|gauge| gauge.watch()).collect()
     }
 
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
     pub fn letters(&self) -> &Letters {
         &self.inner.letters
+    }
+
+    /// Waits until a consumer has handled everything up to `position`, or set it aside as letters: a projection, a reactor, or the
+    /// aggregates of a category that subscribe, by its name. So a program waits for the effects of what it has written.
+    ///
+    /// # Errors
+    /// - [`ViewError::TimedOut`]: it did not get there within `patience`.
+    /// - [`ViewError::Stopped`]: it stopped before.
+    /// - [`ViewError::Unknown`]: no consumer has this name.
+    ///
+    /// # Cancel safety
+    /// Waiting changes nothing; it can be dropped at any time.
+    pub async fn reached(
+        &self,
+        consumer: &str,
+        position: Position,
+        patience: Duration,
+    ) -> Result<(), ViewError> {
+        let consumers = &self.inner.gauges.consumers;
+        match consumers.iter().find(|gauge| gauge.name() == consumer) {
+            Some(gauge) => {
+                projection::reached(gauge.name(), gauge.watch(), position, patience).await
+            }
+            None => Err(ViewError::Unknown {
+                name: consumer.to_owned(),
+                known: consumers.iter().map(|gauge| gauge.name()).collect(),
+            }),
+        }
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.
@@ -226,6 +369,24 @@ impl App {
         self.inner.head.borrow().position
     }
 
+    /// `position` as a token of this app's log, for a header or a cookie of an HTTP response: the next request brings it back,
+    /// and reads its own write.
+    pub fn read_token(&self, position: Position) -> ReadToken {
+        ReadToken::new(position, self.inner.store.log_id())
+    }
+
+    /// The position of the newest of `tokens`, to be waited for: `view.at_least(app.position_of(tokens))`.
+    ///
+    /// A token of another log, or one beyond the [head](Self::head), is left out: a browser may hold one of before the log was
+    /// exchanged, or restored from an older backup, and must not wait for what does not come. With no token left it is
+    /// [`Position::START`], which every view has. Takes what [`ReadToken::from_headers`] finds, and an option, a result or an array
+    /// as well.
+    pub fn position_of(&self, tokens: impl IntoIterator<Item = ReadToken>) -> Position {
+        let (log, head) = (self.inner.store.log_id(), self.head());
+        let positions = tokens.into_iter().filter_map(|token| token.position_in(log));
+        positions.filter(|position| *position <= head).max().unwrap_or(Position::START)
+    }
+
     /// The store, for reading streams and the log. Committing to it past the app is possible, but nobody is told.
     pub fn store(&self) -> &dyn EventStore {
         &*self.inner.store
@@ -233,7 +394,6 @@ impl App {
 
     /// What every part of the app is doing.
     pub fn status(&self) -> AppStatus {
-        let head = *self.inner.head.borrow();
         let gauges = &self.inner.gauges;
         AppStatus {
             durability: self.inner.store.durability(),
@@ -251,11 +411,7 @@ impl App {
                 topics.extend(self.inner.bus.status());
                 topics
             },
-            projections: gauges
-                .projections
-                .iter()
-                .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
-                .collect(),
+            consumers: gauges.consumers.iter().map(|gauge| gauge.status()).collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -317,7 +473,7 @@ impl std::fmt::Debug for App {
 }
 
 /// What every part of an app is doing, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AppStatus {
     /// What an acknowledged command survives.
@@ -328,10 +484,17 @@ pub struct AppStatus {
     pub aggregates: Vec<AggregateStatus>,
     /// Each topic: the durable ones, then those of the bus.
     pub topics: Vec<TopicStatus>,
-    /// Each projection.
-    pub projections: Vec<ProjectionStatus>,
+    /// Each durable consumer: projections, reactors, and aggregates that subscribe.
+    pub consumers: Vec<ConsumerStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
+}
+
+impl AppStatus {
+    /// The durable consumer of this name; none if there is no such one.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerStatus> {
+        self.consumers.iter().find(|consumer| consumer.name == name)
+    }
 }
 
 /// The state of one type of aggregate.

@@ -65,7 +65,7 @@ pub use self::actor::{BatchSubscriber, Subscriber, SubscriptionHandle};
 pub use self::batch::{Batch, SharedBatch};
 pub use self::carried::{Carried, Routed};
 pub use self::group::{Group, GroupStatus, Member, MemberStatus};
-pub use self::hook::{Delivery, Hook};
+pub use self::hook::{Handling, Hook};
 pub use self::map::{
     ComponentKind, Finding, Grounds, Keeping, Map, MapComponent, MapHearing, MapPublishing,
     MapTopic,

@@ -1,6 +1,6 @@
 //! The identities that travel with every event: of the event, of its command, and of the story both belong to.
 //!
-//! All four are UUIDs in newtypes of their own, so that one cannot be passed where another is meant. Fresh ones are
+//! All are UUIDs in newtypes of their own, so that one cannot be passed where another is meant. Fresh ones are
 //! UUIDv7 (RFC 9562 §5.7): they sort by the millisecond in which they were made, which keeps an index over them
 //! append-only.
 
@@ -78,6 +78,13 @@ id! {
     CausationId
 }
 
+id! {
+    /// The delivery of one event to one reactor: the same on each attempt, for ever.
+    ///
+    /// Hand it to what is outside (an idempotency key of a payment service, a message id), so that a repeat is known there.
+    DeliveryId
+}
+
 /// A UUIDv7 of the millisecond `now`. The rest is random, so that ids made in the same millisecond are in no order.
 fn v7(now: Timestamp) -> Uuid {
     let mut random = [0; 10];
@@ -132,5 +139,25 @@ impl CommandId {
         /// Where the names of commands live; any fixed UUID serves, and this one must never change.
         const COMMANDS: Uuid = Uuid::from_u128(0x0b7d_3f52_86c4_4d0e_9b5a_5d1c_7a3e_4f60);
         Self(Uuid::new_v5(&COMMANDS, name.as_bytes()))
+    }
+}
+
+impl DeliveryId {
+    /// The id under which `event` is delivered to the reactor of this name (UUIDv5, RFC 9562 §5.5).
+    ///
+    /// # Examples
+    /// ```
+    /// use tidings::{DeliveryId, EventId};
+    ///
+    /// let event = EventId::fresh();
+    /// assert_eq!(DeliveryId::of("mailer", event), DeliveryId::of("mailer", event));
+    /// assert_ne!(DeliveryId::of("mailer", event), DeliveryId::of("search", event));
+    /// ```
+    pub fn of(reactor: &str, event: EventId) -> Self {
+        /// Where the names of deliveries live; any fixed UUID serves, and this one must never change.
+        const DELIVERIES: Uuid = Uuid::from_u128(0x5e1c_9a34_d07b_4f28_8c63_2b9f_60a1_7dd4);
+        // The id of the event has a fixed length, so that no two pairs of name and event make the same text.
+        let name = [reactor.as_bytes(), event.as_uuid().as_bytes()].concat();
+        Self(Uuid::new_v5(&DELIVERIES, &name))
     }
 }

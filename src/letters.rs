@@ -20,6 +20,7 @@ pub(crate) mod shelf;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ pub use self::desk::{ConsumerLetters, LetterError, LetterGroup, Letters, Retried
 use crate::clock::Timestamp;
 use crate::event::Header;
 use crate::id::{CorrelationId, EventId};
-use crate::retry::ErrorClass;
+use crate::retry::{ErrorClass, Retry};
 use crate::stream::{Position, StreamId, Version};
 
 /// How many attempts a letter keeps: beyond, the oldest but the first is dropped. Retries by hand have no end.
@@ -113,13 +114,27 @@ impl Letter {
     }
 
     /// Takes note of a failed attempt.
-    pub(crate) fn failed(&mut self, attempt: Attempt, state: LetterState) {
+    fn failed(&mut self, attempt: Attempt, state: LetterState) {
         if self.attempts.len() >= ATTEMPTS {
             self.attempts.remove(1);
         }
         self.attempts.push(attempt);
         self.tried = self.tried.saturating_add(1);
         self.state = state;
+    }
+
+    /// Takes note of a failed attempt, and says when the letter is to be tried again by itself; none if it has failed for good.
+    pub(crate) fn tried_in_vain(&mut self, attempt: Attempt, retry: &Retry) -> Option<Instant> {
+        let pause = match attempt.class {
+            ErrorClass::Transient => retry.pause(self.tried.saturating_add(1)),
+            ErrorClass::Permanent => None,
+        };
+        let state = match pause {
+            Some(pause) => LetterState::Retrying { at: attempt.at.after(pause) },
+            None => LetterState::Parked,
+        };
+        self.failed(attempt, state);
+        pause.map(|pause| Instant::now() + pause)
     }
 
     /// What went wrong the last time that it was tried; none if it only waits.

@@ -10,11 +10,15 @@ mod clock;
 mod codec;
 mod command;
 mod event;
+mod http;
 mod id;
+#[cfg(feature = "sqlite")]
+mod inbox;
 mod letters;
 mod processor;
 mod projection;
 mod query;
+mod reactor;
 mod retry;
 mod sequencer;
 mod store;
@@ -36,8 +40,8 @@ pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
 pub use bus::{
-    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, Delivery, EventIter,
-    EventStream, Finding, Grounds, Group, GroupStatus, Hook, Item, Keeping, Map, MapComponent,
+    Batch, BatchSubscriber, Bus, Carried, Component, ComponentKind, EventIter, EventStream,
+    Finding, Grounds, Group, GroupStatus, Handling, Hook, Item, Keeping, Map, MapComponent,
     MapHearing, MapPublishing, MapTopic, Member, MemberStatus, Overflow, Publish, PublishError,
     Publisher, Routed, SharedBatch, Subscribe, Subscriber, Subscription, SubscriptionError,
     SubscriptionHandle, SubscriptionStatus, Topic, TopicExists, TopicOptions, TopicStatus,
@@ -49,19 +53,24 @@ pub use event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Recorded, TransientEvent,
     decode_event,
 };
-pub use id::{CausationId, CommandId, CorrelationId, EventId};
+pub use http::{InvalidReadToken, ReadToken};
+pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
+#[cfg(feature = "sqlite")]
+pub use inbox::InboxError;
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
 };
+pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Rebuild, Storage,
-    View, ViewError, ViewRef,
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Rebuild, Storage, View, ViewError,
+    ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
+pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
@@ -72,7 +81,9 @@ pub use store::{
 pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
+#[cfg(all(feature = "macros", feature = "sqlite"))]
+pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, subscriber,
+    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
 };

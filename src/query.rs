@@ -21,6 +21,10 @@
 //! waits when the time is over, five seconds unless told otherwise with [`within`](Asking::within). One that computes or
 //! blocks holds up its caller's task, and cannot be cut short.
 //!
+//! # A query that is watched
+//! [`App::watch`] asks again whenever the view has moved that the query is answered from, and yields the replies that differ
+//! from the one before; see [`Watching`](crate::Watching).
+//!
 //! # After the shutdown
 //! Queries are still answered, from the views as they ended: a position that they have not reached is refused at once.
 //!
@@ -36,6 +40,7 @@ use std::time::Duration;
 
 pub(crate) use self::answers::Answers;
 pub use self::ask::Asking;
+pub(crate) use self::ask::watch;
 pub use self::gather::{Gathered, Gathering};
 use crate::actor::Panic;
 use crate::app::App;

@@ -139,6 +139,13 @@ pub struct FailurePolicy {
     pub classify: fn(&(dyn Error + 'static)) -> ErrorClass,
 }
 
+impl FailurePolicy {
+    /// For effects outside the store: as the default, but every error passes.
+    pub fn for_effects() -> Self {
+        Self { classify: |_| ErrorClass::Transient, ..Self::default() }
+    }
+}
+
 impl Default for FailurePolicy {
     /// [`Retry::default`], parks, up to 1,000 keys, errors by [`ErrorClass::of`].
     fn default() -> Self {

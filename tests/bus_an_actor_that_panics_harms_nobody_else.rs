@@ -12,7 +12,7 @@ use actix::{
 };
 use tidings::testing::TopicFeed;
 use tidings::{
-    Batch, BatchSubscriber, Delivery, Envelope, Hook, Position, Subscriber, SubscriptionError,
+    Batch, BatchSubscriber, Envelope, Handling, Hook, Position, Subscriber, SubscriptionError,
     SubscriptionHandle, Topic, TopicOptions, TransientEvent,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -301,11 +301,11 @@ struct Rude {
 }
 
 impl Hook<Tick> for Rude {
-    fn handling(&self, _: &Delivery<'_>, _: &[Tick]) {
+    fn handling(&self, _: &Handling<'_>, _: &[Tick]) {
         assert!(!self.before, "as asked");
     }
 
-    fn handled(&self, _: &Delivery<'_>, _: Duration) {
+    fn handled(&self, _: &Handling<'_>, _: Duration) {
         assert!(self.before, "as asked");
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tidings::{
-    Batch, BatchSubscriber, Delivery, Hook, PublishError, Publisher, SharedBatch, Subscribe,
+    Batch, BatchSubscriber, Handling, Hook, PublishError, Publisher, SharedBatch, Subscribe,
     Subscriber, SubscriptionError, SubscriptionHandle, Topic, TopicOptions, TransientEvent,
 };
 use tokio::runtime::{self, Runtime};
@@ -273,13 +273,13 @@ impl Hook<Tick> for Notes {
         self.note(Hooked::Published(events));
     }
 
-    fn handling(&self, delivery: &Delivery<'_>, events: &[Tick]) {
+    fn handling(&self, delivery: &Handling<'_>, events: &[Tick]) {
         assert_eq!((delivery.topic, delivery.events), (Tick::NAME, events.len()));
         let ticks = events.iter().map(|tick| tick.0).collect();
         self.note(Hooked::Handling(delivery.subscription.into(), delivery.missed, ticks));
     }
 
-    fn handled(&self, delivery: &Delivery<'_>, took: Duration) {
+    fn handled(&self, delivery: &Handling<'_>, took: Duration) {
         assert!(took < Duration::from_secs(60));
         let name = delivery.subscription.into();
         self.note(Hooked::Handled(name, delivery.missed, delivery.events));

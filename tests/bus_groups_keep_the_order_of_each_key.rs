@@ -18,7 +18,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler,
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tidings::{
-    Delivery, Group, Hook, Member, PublishError, Subscriber, SubscriptionHandle, Topic,
+    Group, Handling, Hook, Member, PublishError, Subscriber, SubscriptionHandle, Topic,
     TopicOptions, TransientEvent,
 };
 use tokio::runtime;
@@ -438,11 +438,11 @@ fn the_status_and_the_hooks_show_a_group_under_its_name() {
     struct Audit(Mutex<Vec<String>>);
     struct Audited(Arc<Audit>);
     impl Hook<Step> for Audited {
-        fn handling(&self, delivery: &Delivery<'_>, events: &[Step]) {
+        fn handling(&self, delivery: &Handling<'_>, events: &[Step]) {
             let note = format!("{} gets {}", delivery.subscription, events[0].key);
             self.0.0.lock().expect("the audit").push(note);
         }
-        fn handled(&self, delivery: &Delivery<'_>, _: Duration) {
+        fn handled(&self, delivery: &Handling<'_>, _: Duration) {
             let note = format!("{} is done with {}", delivery.subscription, delivery.events);
             self.0.0.lock().expect("the audit").push(note);
         }

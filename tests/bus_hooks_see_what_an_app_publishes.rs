@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bank::*;
-use tidings::{App, Delivery, Envelope, Hook, Memory};
+use tidings::{App, Envelope, Handling, Hook, Memory};
 
 #[derive(Clone, Default)]
 struct Tap {
@@ -35,7 +35,7 @@ impl Hook<Envelope<AccountEvent>> for Tap {
         self.published.fetch_add(events, Ordering::Relaxed);
     }
 
-    fn handling(&self, delivery: &Delivery<'_>, events: &[Envelope<AccountEvent>]) {
+    fn handling(&self, delivery: &Handling<'_>, events: &[Envelope<AccountEvent>]) {
         assert_eq!((delivery.subscription, delivery.events), ("auditor", events.len()));
         self.handling.fetch_add(events.len(), Ordering::Relaxed);
     }

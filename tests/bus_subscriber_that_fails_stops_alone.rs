@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use tidings::{
-    App, Bus, ConsumerState, Delivery, Hook, Memory, TopicOptions, TransientEvent, subscriber,
+    App, Bus, ConsumerState, Handling, Hook, Memory, TopicOptions, TransientEvent, subscriber,
 };
 
 #[derive(TransientEvent)]
@@ -111,11 +111,11 @@ struct Rude {
 }
 
 impl Hook<Tick> for Rude {
-    fn handling(&self, _: &Delivery<'_>, _: &[Tick]) {
+    fn handling(&self, _: &Handling<'_>, _: &[Tick]) {
         assert!(!self.before, "rude before");
     }
 
-    fn handled(&self, _: &Delivery<'_>, _: Duration) {
+    fn handled(&self, _: &Handling<'_>, _: Duration) {
         assert!(self.before, "rude after");
     }
 }

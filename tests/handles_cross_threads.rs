@@ -1,11 +1,12 @@
 //! Handles can be sent to other threads and shared with them.
 
 use tidings::{
-    App, Group, InMemory, Member, Memory, Receipt, Sending, Sqlite, TableView, Topic, View,
+    App, Group, InMemory, InboxError, Member, Memory, Receipt, Sending, Sqlite, TableView, Topic,
+    View,
 };
 use tidings::{AppStatus, Command, Event, EventStore, Header, Projection, StoreError, aggregate};
 use tidings::{Asking, Gathered, Gathering, Query, QueryContext, QueryError, TransientEvent};
-use tidings::{Bus, Component, Map};
+use tidings::{Bus, Component, Map, ReadToken, Watching};
 
 #[derive(Event, serde::Serialize, serde::Deserialize)]
 #[event(name = "door.opened")]
@@ -57,7 +58,9 @@ fn handles_are_send_and_sync() {
     shared::<Sqlite>();
     shared::<Box<dyn EventStore>>();
     shared::<StoreError>();
+    shared::<InboxError>();
     shared::<Receipt>();
+    shared::<ReadToken>();
     shared::<Topic<DoorEvent>>();
     shared::<Group<Rang>>();
     shared::<Member<Rang>>();
@@ -74,4 +77,5 @@ fn handles_are_send_and_sync() {
     sent::<<Asking<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<<Gathering<IsOpen> as IntoFuture>::IntoFuture>();
     sent::<Sending<Open>>();
+    sent::<Watching<bool>>();
 }

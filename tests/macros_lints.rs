@@ -186,6 +186,40 @@ impl Total {
     }
 }
 
+/// Guards.
+#[cfg(feature = "sqlite")]
+pub mod guarded {
+    use tidings::sqlite::rusqlite::Transaction;
+    use tidings::{InboxError, idempotent};
+
+    /// Pays.
+    ///
+    /// # Errors
+    /// It was paid otherwise before.
+    #[idempotent(name = "pay", key = id, keep = "7 days")]
+    pub fn pay(tx: &Transaction<'_>, id: &str, mut cents: i64) -> Result<i64, InboxError> {
+        cents += tx.last_insert_rowid();
+        Ok(cents)
+    }
+
+    impl super::Account {
+        /// Pays out.
+        ///
+        /// # Errors
+        /// It was paid out otherwise before.
+        #[idempotent(name = "pay_out", key = id, keep = "7 days", input = (id, cents))]
+        pub async fn pay_out(
+            &mut self,
+            tx: &Transaction<'_>,
+            id: u64,
+            cents: i64,
+        ) -> Result<(), InboxError> {
+            self.cents -= std::future::ready(tx.last_insert_rowid().min(cents)).await;
+            Ok(())
+        }
+    }
+}
+
 #[test]
 fn a_strict_crate_compiles_what_the_macros_write() {
     use tidings::{Aggregate, Timestamp};

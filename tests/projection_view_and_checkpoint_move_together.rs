@@ -79,7 +79,7 @@ async fn a_raised_version_builds_the_view_anew_from_the_log() {
     deposits(&app, 0..20).await;
     stop(app).await;
     let app = start::<2>(&path).await;
-    until("it is built", || app.status().projections[0].state == ConsumerState::Live).await;
+    until("it is built", || app.status().consumers[0].state == ConsumerState::Live).await;
     assert_eq!(level::<2>(&app).await, Balances::of_log(app.store()));
     let reader = app.view::<Passbook<2>>().read();
     assert_eq!(reader.query(versions).await.unwrap(), [2]);
@@ -170,7 +170,7 @@ async fn a_view_that_cannot_be_written_is_tried_again_until_it_can() {
     let other_program = Connection::open(directory.path().join("log.views.db")).unwrap();
     other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
     deposits(&app, 10..20).await;
-    let state = || app.status().projections.first().unwrap().state;
+    let state = || app.status().consumers.first().unwrap().state;
     until("the projection says that it tries again", || state() == ConsumerState::Retrying).await;
     other_program.execute_batch("ROLLBACK").unwrap();
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
@@ -207,7 +207,7 @@ async fn a_shut_down_view_says_that_it_has_stopped() {
     deposits(&app, 0..3).await;
     app.shutdown().await.unwrap();
     let status = app.status();
-    assert_eq!(status.projections[0].state, ConsumerState::Stopped);
-    assert_eq!((status.projections[0].lag_events, &status.projections[0].trouble), (0, &None));
+    assert_eq!(status.consumers[0].state, ConsumerState::Stopped);
+    assert_eq!((status.consumers[0].lag_events, &status.consumers[0].trouble), (0, &None));
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
 }

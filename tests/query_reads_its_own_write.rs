@@ -33,7 +33,7 @@ counts!(InView InRows InClosure);
 #[derive(Default)]
 struct Counted(u64);
 
-#[projection(name = "counted", version = 1)]
+#[projection(name = "counted", version = 1, on_failure = stop)]
 impl Counted {
     #[on]
     fn deposited(&mut self, event: &Deposited) -> Result<(), &'static str> {

@@ -27,8 +27,8 @@ use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::testing::{Fault, Faults, Faulty, Operation};
 use tidings::{
-    App, ConsumerState, EventStore, FailurePolicy, Handlers, Header, InMemory, LetterError, Memory,
-    OnFailure, Position, Projection, ProjectionStatus, RebuildError, Retry, Tables, Trouble,
+    App, ConsumerState, ConsumerStatus, EventStore, FailurePolicy, Handlers, Header, InMemory,
+    LetterError, Memory, OnFailure, Position, Projection, RebuildError, Retry, Tables, Trouble,
     ViewError,
 };
 
@@ -69,9 +69,9 @@ async fn check(app: &App) {
     assert_right(app, [in_memory(app).await, level::<1>(app).await]);
 }
 
-fn status(app: &App, name: &str) -> ProjectionStatus {
-    let projections = app.status().projections;
-    projections.into_iter().find(|projection| projection.name == name).unwrap()
+fn status(app: &App, name: &str) -> ConsumerStatus {
+    let consumers = app.status().consumers;
+    consumers.into_iter().find(|consumer| consumer.name == name).unwrap()
 }
 
 fn versions(connection: &Connection) -> rusqlite::Result<Vec<u32>> {
@@ -118,7 +118,7 @@ async fn the_old_views_are_read_and_go_on_while_the_new_ones_are_built() {
     check(&app).await;
     deposits(&app, 150..170).await;
     check(&app).await;
-    assert!(app.status().projections.iter().all(|projection| projection.rebuild.is_none()));
+    assert!(app.status().consumers.iter().all(|consumer| consumer.rebuild.is_none()));
     app.shutdown().await.unwrap();
 }
 

@@ -11,10 +11,12 @@ mod errors;
 mod event;
 mod failures;
 mod handler;
+mod idempotent;
 mod keys;
 mod on;
 mod projection;
 mod query;
+mod reactor;
 mod subscriber;
 mod transient;
 
@@ -199,6 +201,9 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   decides a command. It returns one event, several as a tuple, array or `Vec`, perhaps one as an `Option`, none as
 ///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
 /// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
+/// - `#[on(to = event.order)] fn paid(&self, event: &Paid) -> …`, if need be with `context: &Context`, decides on the event of another
+///   aggregate. `to` is an expression of the event, and of its `header`, that names the instance it goes to by its id. It decides as
+///   a command does, and returns what a command handler may return; its command id is derived from the event, so it takes effect once.
 ///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
@@ -312,6 +317,81 @@ pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
     projection::expand(arguments.into(), item.into()).into()
 }
 
+/// Makes the type of an `impl` block a reactor, from the block's `#[on]` methods: implements `tidings::Reactor`.
+///
+/// Events may come from any number of aggregates. Methods without an attribute stay as they are.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings::{Event, aggregate};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "order.placed")]
+/// # struct Placed { customer: String }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "order.shipped")]
+/// # struct Shipped { address: String }
+/// # #[derive(Default)]
+/// # struct Order;
+/// # #[aggregate(category = "order", events = OrderEvent)]
+/// # impl Order {
+/// #     #[apply]
+/// #     fn placed(&mut self, _: &Placed) {}
+/// #     #[apply]
+/// #     fn shipped(&mut self, _: &Shipped) {}
+/// # }
+/// # struct Smtp;
+/// # impl Smtp {
+/// #     async fn send(&self, _: &str, _: String) -> std::io::Result<()> { Ok(()) }
+/// # }
+/// use tidings::{Delivery, reactor};
+///
+/// struct Mailer {
+///     smtp: Smtp,
+/// }
+///
+/// #[reactor(name = "mailer", concurrency = 8, timeout = "10 s")]
+/// impl Mailer {
+///     #[on(key = event.customer)]
+///     async fn placed(&self, event: &Placed, delivery: &Delivery) -> std::io::Result<()> {
+///         // The service knows a message that it has sent by its id.
+///         self.smtp.send(&event.customer, delivery.id.to_string()).await
+///     }
+///
+///     #[on(live_only)]
+///     async fn shipped(&self, event: &Shipped, delivery: &Delivery) -> std::io::Result<()> {
+///         self.smtp.send(&event.address, delivery.id.to_string()).await
+///     }
+/// }
+/// ```
+///
+/// # Methods
+/// - `#[on] async fn placed(&self, event: &Placed)`, if need be with a further argument `delivery: &Delivery` or
+///   `header: &Header`. It has its effects outside the store, at least once for each event.
+/// - `#[on] fn paid(&self, tx: &Transaction<'_>, event: &Paid)`, if need be with the same argument after it. What it writes
+///   through the transaction takes effect exactly once. Needs the feature `sqlite` of the crate.
+///
+/// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the reactor handles.
+///
+/// # Keys of `#[on(…)]`
+/// - `key = event.customer`: what the events are kept in order by, an expression of the arguments; their stream otherwise.
+/// - `live_only`: not for what was in the log when the reactor was started for the first time.
+///
+/// # Keys
+/// - `name = "mailer"`: its checkpoint is kept under it and the ids of its deliveries are made of it, so it must never change.
+/// - `concurrency = 8`: how many events may be handled at once, each of another key; 16 unless given.
+/// - `timeout = "10 s"`: how long one attempt may take; 30 seconds unless given.
+/// - `start = newest`: begins with what is committed after its first start; with the oldest event unless given.
+/// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried when its error may pass, and after
+///   which pauses: they double from the first to the longest.
+/// - `classify = path::to::function`: which errors pass, a `fn(&(dyn Error + 'static)) -> ErrorClass`; all of them unless given.
+/// - `on_failure = stop`: stops before an event that fails for good, instead of parking its key.
+/// - `max_parked_keys = 1000`: it stands still before it would park one more key.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn reactor(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    reactor::expand(arguments.into(), item.into()).into()
+}
+
 /// Makes the type of an `impl` block a subscriber by event type, from the block's `#[on]` methods: implements
 /// `tidings::EventSubscriber`.
 ///
@@ -382,4 +462,107 @@ pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn subscriber(arguments: TokenStream, item: TokenStream) -> TokenStream {
     subscriber::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes a function take effect once for each key: a repeat gets the answer that the first call gave, and the body does not
+/// run.
+///
+/// It is for functions and methods, `async` or not, that write through a transaction of SQLite. The key is written in that
+/// same transaction, into the table `tidings_inbox`, which is made when it is first needed. So the effect and its key are
+/// committed together, or not at all. Needs the feature `sqlite` of the crate.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::sqlite::rusqlite::{self, Connection, Transaction};
+/// use tidings::{InboxError, idempotent};
+///
+/// #[derive(Serialize)]
+/// struct Charge {
+///     id: String,
+///     cents: i64,
+/// }
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct Charged {
+///     number: i64,
+/// }
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum ChargeError {
+///     #[error(transparent)]
+///     Inbox(#[from] InboxError),
+///     #[error(transparent)]
+///     Database(#[from] rusqlite::Error),
+/// }
+///
+/// #[idempotent(name = "charge", key = request.id, keep = "7 days")]
+/// fn charge(tx: &Transaction<'_>, request: &Charge) -> Result<Charged, ChargeError> {
+///     tx.execute("INSERT INTO charges (cents) VALUES (?1)", [request.cents])?;
+///     Ok(Charged { number: tx.last_insert_rowid() })
+/// }
+///
+/// let mut db = Connection::open_in_memory()?;
+/// db.execute_batch("CREATE TABLE charges (number INTEGER PRIMARY KEY, cents INTEGER NOT NULL)")?;
+/// let mut request = Charge { id: "4711".to_owned(), cents: 250 };
+/// for _ in 0..2 {
+///     let tx = db.transaction()?;
+///     assert_eq!(charge(&tx, &request)?, Charged { number: 1 });
+///     tx.commit()?;
+/// }
+///
+/// request.cents = 300;
+/// let tx = db.transaction()?;
+/// let refused = charge(&tx, &request);
+/// assert!(matches!(refused, Err(ChargeError::Inbox(InboxError::OtherInput { .. }))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The function
+/// - One argument is the transaction: a shared reference to a type that is called `Transaction`, `Connection` or
+///   `Savepoint`, such as the `tidings::sqlite::Transaction` that handlers get; or the one that `tx` names, if it dereferences
+///   to rusqlite's `Connection`. A connection without an open transaction does as well: then each call is a transaction of
+///   its own.
+/// - It returns a `Result`. The answer is `Serialize` and `DeserializeOwned`, since it is kept as JSON; the error is
+///   `From<tidings::InboxError>`, which says why a call was refused.
+/// - The other arguments are `Serialize`. They are what a call wants: a key that comes again with others is refused. Left out
+///   are `self`, and arguments whose type is called `Delivery`, `Header` or `Context`. They are compared as JSON, so a
+///   release that changes their form refuses repeats of earlier calls; `input` says what to compare instead.
+///
+/// # An error, a panic, a dropped future
+/// Nothing is left, of the key or of what the body wrote, also if the transaction is committed all the same. The next call
+/// runs the body again.
+///
+/// # Two callers at once
+/// The first statement takes SQLite's write lock. The other caller waits for it as long as the busy timeout of its
+/// connection says, and then gets the answer. A transaction that has read before cannot wait: SQLite refuses it at once if
+/// another has written since. Begin it with `TransactionBehavior::Immediate`, or call the guarded function first.
+///
+/// # Effects elsewhere
+/// The guard covers what is written through the transaction, and nothing else: a message that the body sends to another
+/// system is sent again by the next call if the commit fails.
+///
+/// # In a projection
+/// A projection needs no guard, since each event affects its view once. When it is built anew from the log its keys are still
+/// there, so that a guarded handler would leave out what they stand for.
+///
+/// # `async`
+/// A future that holds a `&Transaction` cannot be moved to another thread, as SQLite's connections cannot be shared by threads.
+/// It runs on a `LocalSet` or an actor; in `tokio::spawn` it does not compile. There write a function that is not `async`, and
+/// call it within `spawn_blocking`. Two guarded futures must not run in turns on one transaction.
+///
+/// # Keys
+/// - `name = "charge"`: the keys are kept under it, so it must never change. It stands apart from the name of the function: a
+///   key that is not found since the function was renamed would let its effect take place twice. Functions of the same name
+///   share their keys.
+/// - `key = request.id`: tells one request from another; any expression over the arguments that is `Display`. An empty one is
+///   refused.
+/// - `keep = "7 days"`: how long a key is kept, at least: for longer than anybody repeats a request. It is a promise to callers
+///   and has no default. Write whole seconds (`"30 s"`), minutes, hours, days or weeks. Each new key deletes up to eight that
+///   have expired, so that the table does not grow beyond what is kept.
+/// - `input = request`: an expression that is compared instead of the arguments, such as `input = (account, cents)`.
+/// - `tx = db`: the argument that is the transaction, if its type does not tell.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn idempotent(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    idempotent::expand(arguments.into(), item.into()).into()
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::watchdog::Watchdog;
 use crate::actor::{ActorHandle, Arbiters};
 use crate::bus::{Bus, Topics};
 use crate::processor::Stopping;
@@ -27,10 +28,12 @@ pub(super) struct Parts {
     pub(super) stopping: watch::Sender<Stopping>,
     pub(super) shards: Vec<(&'static str, ActorHandle)>,
     pub(super) processors: Vec<(&'static str, ActorHandle)>,
+    pub(super) reactors: Vec<(&'static str, ActorHandle)>,
     pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
     pub(super) crew: Crew,
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
+    pub(super) watchdog: Option<Watchdog>,
     pub(super) sequencer: Sequencer,
     pub(super) topics: Arc<Topics>,
     pub(super) arbiters: Vec<Arc<Arbiters>>,
@@ -126,7 +129,8 @@ impl Parts {
             self.subscribers.into_iter().map(|(name, actor)| ("subscriber", name, actor));
         let processors =
             self.processors.into_iter().map(|(name, actor)| ("projection", name, actor));
-        for (kind, name, mut actor) in subscribers.chain(processors) {
+        let reactors = self.reactors.into_iter().map(|(name, actor)| ("reactor", name, actor));
+        for (kind, name, mut actor) in reactors.chain(subscribers).chain(processors) {
             match tokio::time::timeout_at(deadline, actor.ended()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(panic)) => {
@@ -142,6 +146,10 @@ impl Parts {
         }
         let (crew, grace) = (self.crew, deadline.max(Instant::now() + Duration::from_secs(1)));
         blocking("a rebuild", move || crew.join(), grace, &mut problems).await;
+        if let Some(watchdog) = self.watchdog {
+            let grace = deadline.max(Instant::now() + Duration::from_secs(1));
+            join("the watchdog".into(), watchdog.end(), grace, &mut problems).await;
+        }
         for arbiters in self.arbiters {
             let grace = deadline.max(Instant::now() + Duration::from_secs(1));
             blocking("an arbiter", move || arbiters.stop(), grace, &mut problems).await;

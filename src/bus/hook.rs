@@ -25,21 +25,21 @@ pub trait Hook<T>: Send + Sync + 'static {
     }
 
     /// `events` are about to be handled.
-    fn handling(&self, delivery: &Delivery<'_>, events: &[T]) {
-        let _ = (delivery, events);
+    fn handling(&self, handling: &Handling<'_>, events: &[T]) {
+        let _ = (handling, events);
     }
 
     /// They were handled, as far as it can be seen: the subscription asked for the next ones, or was dropped. An actor that
     /// receives one at a time, and began to wait or left in between, has handled fewer; the others are announced again.
-    fn handled(&self, delivery: &Delivery<'_>, took: Duration) {
-        let _ = (delivery, took);
+    fn handled(&self, handling: &Handling<'_>, took: Duration) {
+        let _ = (handling, took);
     }
 }
 
 /// What is handed to a subscription.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Delivery<'a> {
+pub struct Handling<'a> {
     /// The topic's name.
     pub topic: &'static str,
     /// The subscription's name.

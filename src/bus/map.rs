@@ -117,6 +117,8 @@ pub enum ComponentKind {
     Aggregate,
     /// A projection.
     Projection,
+    /// A reactor.
+    Reactor,
 }
 
 /// What a component hears of one topic.

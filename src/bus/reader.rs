@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::batch::{Batch, Held, SharedBatch};
-use super::hook::Delivery;
+use super::hook::Handling;
 use super::latest::Keep;
 use super::ring::{Cursor, Item, Join, Ready, Standing, TooOld};
 use super::subscription::SubscriptionError;
@@ -284,13 +284,13 @@ pub(super) fn handling<T: Item>(
     missed: u64,
     events: &[T],
 ) -> InHand {
-    let delivery = Delivery {
+    let handling = Handling {
         topic: topic.name(),
         subscription: &standing.name,
         events: events.len(),
         missed,
     };
-    topic.hooks().iter().for_each(|hook| hook.handling(&delivery, events));
+    topic.hooks().iter().for_each(|hook| hook.handling(&handling, events));
     InHand { events: events.len(), missed, since: Instant::now() }
 }
 
@@ -298,9 +298,9 @@ pub(super) fn handling<T: Item>(
 #[cold]
 pub(super) fn handled<T: Item>(topic: &Topic<T>, standing: &Standing, in_hand: &InHand) {
     let InHand { events, missed, since } = *in_hand;
-    let delivery = Delivery { topic: topic.name(), subscription: &standing.name, events, missed };
+    let handling = Handling { topic: topic.name(), subscription: &standing.name, events, missed };
     let took = since.elapsed();
-    topic.hooks().iter().for_each(|hook| hook.handled(&delivery, took));
+    topic.hooks().iter().for_each(|hook| hook.handled(&handling, took));
 }
 
 impl<T: Item> HistoryPage<T> {

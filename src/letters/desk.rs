@@ -7,9 +7,11 @@ use std::time::Instant;
 use hashbrown::HashMap;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tracing::info;
 
-use super::shelf::Shelf;
-use super::{Letter, LetterState, Resolution};
+use super::shelf::{Change, Shelf};
+use super::{Letter, LetterState, Resolution, ResolutionKind};
+use crate::clock::Timestamp;
 use crate::event::DecodeError;
 use crate::stream::Position;
 
@@ -31,6 +33,14 @@ pub(crate) enum What {
     Edit(Position, Arc<[u8]>),
     /// Go on without it, for this reason.
     Discard(Position, String),
+}
+
+/// What an order comes to.
+pub(crate) enum Task {
+    /// The letters of this key are tried.
+    Try(Arc<str>),
+    /// These changes are written down, and then the letters of this key are tried.
+    Decide(Arc<str>, Vec<Change>),
 }
 
 /// What became of letters that were tried again.
@@ -149,6 +159,7 @@ impl ConsumerLetters {
     pub(crate) fn new(consumer: &'static str, shelf: Arc<Shelf>) -> (Self, Clerk) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         let clerk = Clerk {
+            consumer,
             shelf: Arc::clone(&shelf),
             orders: receiver,
             next: None,
@@ -336,6 +347,7 @@ impl fmt::Debug for ConsumerLetters {
 
 /// The consumer's side: takes orders, and answers them when their letters have been tried.
 pub(crate) struct Clerk {
+    consumer: &'static str,
     pub(crate) shelf: Arc<Shelf>,
     orders: mpsc::Receiver<Order>,
     /// An order that was received and not taken yet.
@@ -377,6 +389,36 @@ impl Clerk {
         }
     }
 
+    /// What is to be done for an order of a consumer that has reached this position; a payload was checked before.
+    pub(crate) fn weigh(
+        &self,
+        what: What,
+        reached: Position,
+        now: Timestamp,
+    ) -> Result<Task, LetterError> {
+        let consumer = self.consumer;
+        let shelved = self.shelf.read();
+        let (position, kind) = match what {
+            What::Retry(key) => {
+                let first = shelved.first(&key).map(|letter| letter.position);
+                return match first {
+                    Some(position) if position > reached => {
+                        Err(LetterError::NotReached { consumer, position })
+                    }
+                    _ => Ok(Task::Try(key)),
+                };
+            }
+            What::Edit(position, payload) => (position, ResolutionKind::Edited { payload }),
+            What::Discard(position, reason) => {
+                info!(consumer, %position, reason, "a letter is discarded");
+                (position, ResolutionKind::Discarded { reason })
+            }
+        };
+        let decided = shelved.resolve(position, kind, now);
+        let not_found = || LetterError::NotFound { consumer, what: format!("position {position}") };
+        decided.map(|(key, changes)| Task::Decide(key, changes)).ok_or_else(not_found)
+    }
+
     /// Lets the letters of `key` be tried now, and `reply` be answered then.
     pub(crate) fn ask(&mut self, key: Arc<str>, reply: Reply) {
         let mut shelved = self.shelf.read();
@@ -392,12 +434,13 @@ impl Clerk {
 
     /// The first letter of `key` was handled, and is no longer on the shelf.
     pub(crate) fn handled(&mut self, key: &Arc<str>) {
-        let empty = self.shelf.read().first(key).is_none();
+        // One that had failed for good before what stood in front of it is not tried with that.
+        let next = self.shelf.read().first(key).map(|letter| letter.state);
         if let Some(asked) = self.asked.get_mut(key) {
             asked.handled += 1;
         }
-        if empty && let Some(asked) = self.asked.remove(key) {
-            answer(asked.replies, asked.handled, None);
+        if matches!(next, None | Some(LetterState::Parked)) {
+            self.failed(key);
         }
     }
 
@@ -412,7 +455,7 @@ impl Clerk {
         }
     }
 
-    /// The first letter of `key` was tried in vain.
+    /// The first letter of `key`, if there is one, is not tried again for who has asked.
     pub(crate) fn failed(&mut self, key: &Arc<str>) {
         if let Some(asked) = self.asked.remove(key) {
             let left = self.shelf.read().first(key).cloned();

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Letter, LetterState, Resolution, ResolutionKind};
+use crate::clock::Timestamp;
 use crate::event::Header;
 use crate::stream::Position;
 
@@ -26,6 +27,9 @@ pub(crate) struct Shelf {
     letters: Mutex<Shelved>,
     /// How often an event was tried again.
     retries: AtomicU64,
+    /// Changes with the letters.
+    #[cfg(feature = "testing")]
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 /// What stands on a shelf.
@@ -69,7 +73,19 @@ pub(crate) enum Fate {
 impl Shelf {
     pub(crate) fn new(shelved: Shelved) -> Self {
         let empty = AtomicBool::new(shelved.is_empty());
-        Self { empty, letters: Mutex::new(shelved), retries: AtomicU64::new(0) }
+        Self {
+            empty,
+            letters: Mutex::new(shelved),
+            retries: AtomicU64::new(0),
+            #[cfg(feature = "testing")]
+            changed: tokio::sync::watch::Sender::new(()),
+        }
+    }
+
+    /// Tells of each change of the letters.
+    #[cfg(feature = "testing")]
+    pub(crate) fn watch(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// An event is tried again.
@@ -103,6 +119,8 @@ impl Shelf {
             shelved.apply(change);
         }
         self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+        #[cfg(feature = "testing")]
+        self.changed.send_replace(());
     }
 
     /// Puts other letters in place of those on it.
@@ -110,6 +128,8 @@ impl Shelf {
         let mut shelved = self.letters.lock();
         *shelved = other;
         self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+        #[cfg(feature = "testing")]
+        self.changed.send_replace(());
     }
 }
 
@@ -183,17 +203,37 @@ impl Shelved {
         self.keys.get(key)?.letters.first_key_value().map(|(_, letter)| letter)
     }
 
-    /// When the next letter is to be tried again by itself, among those up to `reached`.
-    pub(crate) fn next_due(&self, reached: Position) -> Option<Instant> {
-        self.reached(reached).filter_map(|(_, parked)| parked.due).min()
+    /// The key whose first letter is to be tried again next, and when: among those whose first letter stands at or before
+    /// `reached`, and of which `free` holds.
+    pub(crate) fn next_due(
+        &self,
+        reached: Position,
+        free: impl Fn(&str) -> bool,
+    ) -> Option<(Instant, &Arc<str>)> {
+        self.reached(reached)
+            .filter_map(|(key, parked)| Some((parked.due?, key)))
+            .filter(|(_, key)| free(key))
+            .min_by_key(|(due, _)| *due)
     }
 
-    /// A key whose first letter is to be tried again now, among those up to `reached`.
-    pub(crate) fn due(&self, now: Instant, reached: Position) -> Option<Arc<str>> {
-        self.reached(reached)
-            .filter(|(_, parked)| parked.due.is_some_and(|due| due <= now))
-            .min_by_key(|(_, parked)| parked.due)
-            .map(|(key, _)| Arc::clone(key))
+    /// What changes when a person has decided about the letter at `position`, with its key; none if there is no such letter.
+    pub(crate) fn resolve(
+        &self,
+        position: Position,
+        kind: ResolutionKind,
+        at: Timestamp,
+    ) -> Option<(Arc<str>, Vec<Change>)> {
+        let letter = self.at(position)?;
+        let key = Arc::clone(&letter.key);
+        let changed = match &kind {
+            ResolutionKind::Discarded { .. } => Change::Remove(Arc::clone(&key), position),
+            ResolutionKind::Edited { payload } => {
+                let mut letter = letter.clone();
+                letter.edited = Some(Arc::clone(payload));
+                Change::Put(Box::new(letter))
+            }
+        };
+        Some((key, vec![changed, Change::Resolve(Resolution { position, kind, at })]))
     }
 
     /// The keys whose first letter stands at `reached` or before. A view that is folded anew holds letters that it has yet to
@@ -251,6 +291,11 @@ impl Shelved {
     pub(crate) fn all(&self) -> Vec<Change> {
         let letters = self.list().into_iter().map(|letter| Change::Put(Box::new(letter)));
         letters.chain(self.resolutions().into_iter().map(Change::Resolve)).collect()
+    }
+
+    /// How many keys are tried again by themselves.
+    pub(crate) fn retrying(&self) -> usize {
+        self.keys.values().filter(|parked| parked.due.is_some()).count()
     }
 
     /// How many keys are parked, and how many letters there are in all.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Chunk, Failure, Interrupt, Keeper, Processor, Sorting, Step, Stopping, Trouble, before,
 };
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::letters::desk::{Clerk, LetterError, Order, What};
+use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter, LetterState, Resolution, ResolutionKind};
+use crate::letters::{Attempt, Letter};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::Position;
@@ -138,12 +139,10 @@ impl<K: Keeper> Processor<K> {
         }
         let mut room = DRAIN;
         while room > 0 && *self.wiring.stopping.borrow() != Stopping::Now {
-            let due = self
-                .wiring
-                .clerk
-                .shelf
-                .look()
-                .and_then(|shelved| shelved.due(Instant::now(), self.position));
+            let due = self.wiring.clerk.shelf.look().and_then(|shelved| {
+                let (due, key) = shelved.next_due(self.position, |_| true)?;
+                (due <= Instant::now()).then(|| Arc::clone(key))
+            });
             let Some(key) = due else { break };
             self.try_first(&key).await?;
             room -= 1;
@@ -154,92 +153,39 @@ impl<K: Keeper> Processor<K> {
 
     async fn carry_out(&mut self, order: Order) -> Result<(), Interrupt> {
         let Order { what, reply } = order;
-        let (name, reached) = (self.wiring.name, self.position);
-        let consumer = name;
-        let key = match what {
-            What::Retry(key) => {
-                let shelved = self.wiring.clerk.shelf.read();
-                let first = shelved.first(&key).map(|letter| letter.position);
-                drop(shelved);
-                match first {
-                    Some(position) if position > reached => {
-                        let _ = reply.send(Err(LetterError::NotReached { consumer, position }));
-                        return Ok(());
-                    }
-                    _ => key,
-                }
+        if let What::Edit(position, payload) = &what
+            && let Err(error) = self.check(*position, payload).await
+        {
+            let _ = reply.send(Err(error));
+            return Ok(());
+        }
+        let (reached, now) = (self.position, self.wiring.clock.now());
+        let key = match self.wiring.clerk.weigh(what, reached, now) {
+            Ok(Task::Try(key)) => key,
+            Ok(Task::Decide(key, mut changes)) => {
+                let chunk = self.keeper.keep(&mut |_| Chunk {
+                    changes: std::mem::take(&mut changes),
+                    ..Chunk::up_to(reached)
+                });
+                self.kept(chunk)?;
+                key
             }
-            What::Edit(position, payload) => {
-                if let Err(error) = self.check(position, &payload).await {
-                    let _ = reply.send(Err(error));
-                    return Ok(());
-                }
-                let kind = ResolutionKind::Edited { payload };
-                match self.resolve(position, kind)? {
-                    Some(key) => key,
-                    None => {
-                        let what = format!("position {position}");
-                        let _ = reply.send(Err(LetterError::NotFound { consumer, what }));
-                        return Ok(());
-                    }
-                }
-            }
-            What::Discard(position, reason) => {
-                info!(projection = name, %position, reason, "a letter is discarded");
-                match self.resolve(position, ResolutionKind::Discarded { reason })? {
-                    Some(key) => key,
-                    None => {
-                        let what = format!("position {position}");
-                        let _ = reply.send(Err(LetterError::NotFound { consumer, what }));
-                        return Ok(());
-                    }
-                }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return Ok(());
             }
         };
         self.wiring.clerk.ask(key, reply);
         Ok(())
     }
 
-    /// Writes down what a person has decided. None if there is no such letter any more.
-    fn resolve(
-        &mut self,
-        position: Position,
-        kind: ResolutionKind,
-    ) -> Result<Option<Arc<str>>, Interrupt> {
-        let letter = self.wiring.clerk.shelf.read().at(position).cloned();
-        let Some(mut letter) = letter else {
-            return Ok(None);
-        };
-        let key = Arc::clone(&letter.key);
-        let mut changes = match &kind {
-            ResolutionKind::Discarded { .. } => vec![Change::Remove(Arc::clone(&key), position)],
-            ResolutionKind::Edited { payload } => {
-                letter.edited = Some(Arc::clone(payload));
-                vec![Change::Put(Box::new(letter))]
-            }
-        };
-        changes.push(Change::Resolve(Resolution { position, kind, at: self.wiring.clock.now() }));
-        let reached = self.position;
-        let chunk = self.keeper.keep(&mut |_| Chunk {
-            changes: std::mem::take(&mut changes),
-            ..Chunk::up_to(reached)
-        });
-        self.kept(chunk)?;
-        Ok(Some(key))
-    }
-
     /// Whether `payload` is one of the event at `position`.
     async fn check(&self, position: Position, payload: &Arc<[u8]>) -> Result<(), LetterError> {
-        let consumer = self.wiring.name;
-        let mut recorded = read(&self.wiring.store, position)
-            .await
-            .map_err(|error| LetterError::Store { consumer, source: error.into() })?;
-        recorded.payload = Arc::clone(payload);
+        let (store, consumer) = (&self.wiring.store, self.wiring.name);
+        let recorded = read_edited(store, position, payload, consumer).await?;
         let source = self.routes.get(&*recorded.header.name).and_then(|i| self.sources.get(*i));
         match source {
-            Some(source) => {
-                source.check(&recorded, self.wiring.store.codec()).map_err(LetterError::Edit)
-            }
+            Some(source) => source.check(&recorded, store.codec()).map_err(LetterError::Edit),
             None => Ok(()),
         }
     }
@@ -282,6 +228,8 @@ impl<K: Keeper> Processor<K> {
             chunk.time = None;
             chunk
         });
+        // Who watches the view does not see by the position that it has changed.
+        self.wiring.progress.send_modify(|_| ());
         match self.kept(kept) {
             Ok(()) => {
                 self.wiring.clerk.handled(key);
@@ -305,31 +253,25 @@ impl<K: Keeper> Processor<K> {
     }
 }
 
-/// Waits until there is something to do with letters.
+/// Waits until there is something to do with letters, of which those up to `reached` can be tried.
 pub(super) async fn letters(clerk: &mut Clerk, reached: Position) {
-    let due = clerk.shelf.look().and_then(|shelved| shelved.next_due(reached));
+    let due = clerk.shelf.look().and_then(|shelved| {
+        let (due, _) = shelved.next_due(reached, |_| true)?;
+        Some(due)
+    });
     clerk.wait(due).await;
 }
 
 /// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
-pub(crate) fn judge(
+fn judge(
     letter: &mut Letter,
     failure: &Failure,
     policy: &FailurePolicy,
-    now: crate::clock::Timestamp,
+    now: Timestamp,
 ) -> Option<Instant> {
     let class = (policy.classify)(&*failure.source);
-    let pause = match class {
-        ErrorClass::Transient => policy.retry.pause(letter.tried.saturating_add(1)),
-        ErrorClass::Permanent => None,
-    };
-    let state = match pause {
-        Some(pause) => LetterState::Retrying { at: now.after(pause) },
-        None => LetterState::Parked,
-    };
-    let error = chain(&*failure.source);
-    letter.failed(Attempt { at: now, class, error, span: failure.span }, state);
-    pause.map(|pause| Instant::now() + pause)
+    let attempt = Attempt { at: now, class, error: chain(&*failure.source), span: failure.span };
+    letter.tried_in_vain(attempt, &policy.retry)
 }
 
 /// Reads one event.
@@ -346,4 +288,18 @@ pub(crate) async fn read(
     let page = tokio::task::spawn_blocking(read).await.map_err(|error| failed(error.into()))??;
     let event = page.events.into_iter().next().filter(|event| event.header.position == position);
     event.ok_or_else(|| failed(format!("it holds no event at position {position}").into()))
+}
+
+/// Reads one event, with `payload` in place of its own.
+pub(crate) async fn read_edited(
+    store: &Arc<dyn EventStore>,
+    position: Position,
+    payload: &Arc<[u8]>,
+    consumer: &'static str,
+) -> Result<Recorded, LetterError> {
+    let mut recorded = read(store, position)
+        .await
+        .map_err(|error| LetterError::Store { consumer, source: error.into() })?;
+    recorded.payload = Arc::clone(payload);
+    Ok(recorded)
 }

@@ -23,8 +23,8 @@
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::gauge::Gauge;
 use super::{
     ConsumerState, Interrupt, Keeper, PAUSES, Processor, Progress, Sources, Step, Stopping,
     Trouble, Wiring,
@@ -213,7 +214,8 @@ pub(super) struct Job {
     from: Position,
     head: watch::Receiver<Head>,
     shown: watch::Sender<RebuildProgress>,
-    progress: watch::Sender<Progress>,
+    /// Gone when the processor has ended, by whatever way.
+    progress: Weak<watch::Sender<Progress>>,
     cancelled: watch::Receiver<bool>,
     busy: Arc<AtomicBool>,
     outcome: Option<oneshot::Sender<Result<Rebuilt, RebuildError>>>,
@@ -228,7 +230,7 @@ impl Job {
         let eta = (rate > 0).then(|| Duration::from_millis(left.saturating_mul(1_000) / rate));
         let shown = RebuildProgress { position, head, rate, eta };
         self.shown.send_replace(shown);
-        self.progress.send_modify(|progress| progress.rebuild = Some(shown));
+        tell(&self.progress, |progress| progress.rebuild = Some(shown));
     }
 
     fn is_cancelled(&self) -> bool {
@@ -243,7 +245,7 @@ impl Job {
         let Some(reply) = self.outcome.take() else {
             return;
         };
-        self.progress.send_modify(|progress| {
+        tell(&self.progress, |progress| {
             progress.rebuild = None;
             if let (true, Err(error)) = (progress.outdated, &outcome) {
                 progress.state = ConsumerState::Stopped;
@@ -313,9 +315,10 @@ pub(crate) struct Workshop<K: Keeper> {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
-    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) progress: Weak<watch::Sender<Progress>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: FailurePolicy,
+    gauge: Arc<Gauge>,
     /// The letters of the view that is read.
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) crew: Crew,
@@ -327,12 +330,7 @@ pub(crate) struct Workshop<K: Keeper> {
 
 impl<K: Keeper> Workshop<K> {
     /// The workshop of a processor, which hears of shadows from now on.
-    pub(crate) fn of(
-        processor: &mut Processor<K>,
-        crew: Crew,
-        progress: watch::Sender<Progress>,
-        outdated: bool,
-    ) -> Self {
+    pub(crate) fn of(processor: &mut Processor<K>, crew: Crew, outdated: bool) -> Self {
         let (handovers, receiver) = mpsc::channel(1);
         processor.role = Role::Own(Own { handovers: Some(receiver), shadow: None, outdated });
         let wiring = &processor.wiring;
@@ -341,15 +339,21 @@ impl<K: Keeper> Workshop<K> {
             store: Arc::clone(&wiring.store),
             head: wiring.head.clone(),
             stopping: wiring.stopping.clone(),
-            progress,
+            progress: Arc::downgrade(&wiring.progress),
             clock: Arc::clone(&wiring.clock),
             policy: wiring.policy,
+            gauge: Arc::clone(&wiring.gauge),
             shelf: Arc::clone(&wiring.clerk.shelf),
             crew,
             handovers,
             busy: Arc::default(),
             cancel: Mutex::new(Arc::new(watch::Sender::new(false))),
         }
+    }
+
+    /// Whether the view that is read was folded by another version of the program.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.gauge.watch().borrow().outdated
     }
 
     /// Ends the rebuild that runs; false if none does.
@@ -389,12 +393,12 @@ impl<K: Keeper> Workshop<K> {
             from: Position::START,
             head: self.head.clone(),
             shown,
-            progress: self.progress.clone(),
+            progress: Weak::clone(&self.progress),
             cancelled: cancel.subscribe(),
             busy: Arc::clone(&self.busy),
             outcome: Some(outcome),
         };
-        self.progress.send_modify(|progress| {
+        tell(&self.progress, |progress| {
             progress.rebuild = Some(*job.shown.borrow());
             if progress.outdated {
                 progress.state = ConsumerState::Rebuilding;
@@ -405,7 +409,7 @@ impl<K: Keeper> Workshop<K> {
         let (store, clock, policy) =
             (Arc::clone(&self.store), Arc::clone(&self.clock), self.policy);
         let (head, stopping) = (self.head.clone(), self.stopping.clone());
-        let unread = self.progress.borrow().clone();
+        let (unread, gauge) = (self.gauge.watch().borrow().clone(), Arc::clone(&self.gauge));
         let work = move || {
             lower_priority();
             let shadow = match make() {
@@ -413,9 +417,12 @@ impl<K: Keeper> Workshop<K> {
                 Err(error) => return job.end(Err(error)),
             };
             // Nobody gives orders about the letters of a shadow.
+            let shelf_of_shadow = Arc::clone(&shadow.shelf);
             let (_, clerk) = ConsumerLetters::new(name, shadow.shelf);
-            let progress = watch::Sender::new(unread);
-            let wiring = Wiring { name, store, head, stopping, progress, clock, policy, clerk };
+            let progress = Arc::new(watch::Sender::new(unread));
+            let gauge = Arc::new(gauge.of_shadow(progress.subscribe(), shelf_of_shadow));
+            let wiring =
+                Wiring { name, store, head, stopping, progress, gauge, clock, policy, clerk };
             let mut shadow = Box::new(Processor::new(shadow.keeper, shadow.sources, wiring));
             job.from = shadow.position;
             shadow.role = Role::Shadow(job);
@@ -478,7 +485,7 @@ impl<K: Keeper> Processor<K> {
             }
             let due = {
                 let shelved = self.wiring.clerk.shelf.read();
-                shelved.next_due(self.position)
+                shelved.next_due(self.position, |_| true).map(|(due, _)| due)
             };
             if due.is_none() {
                 return Ok(());
@@ -585,7 +592,7 @@ impl<K: Keeper> Processor<K> {
     }
 
     /// Brings a shadow to `position`, and to what has been decided and handled about the letters on `shelf`.
-    async fn level_with(&mut self, position: Position, shelf: &Shelf) -> Result<(), RebuildError> {
+    async fn draw_level(&mut self, position: Position, shelf: &Shelf) -> Result<(), RebuildError> {
         self.adopt(shelf)?;
         self.fold_to(position).await?;
         let firsts: Vec<_> = {
@@ -601,7 +608,8 @@ impl<K: Keeper> Processor<K> {
         loop {
             let due = {
                 let shelved = self.wiring.clerk.shelf.read();
-                shelved.due(Instant::now(), self.position)
+                let next = shelved.next_due(self.position, |_| true);
+                next.map(|(due, _)| due).filter(|due| *due <= Instant::now())
             };
             if due.is_none() {
                 return Ok(());
@@ -630,7 +638,7 @@ impl<K: Keeper> Processor<K> {
         // Those of the shadow know no topic. Where it takes these out of the rings, the view joins them again afterwards.
         std::mem::swap(&mut self.sources, &mut shadow.sources);
         let levelling: Pin<Box<dyn Future<Output = _> + '_>> =
-            Box::pin(shadow.level_with(position, &shelf));
+            Box::pin(shadow.draw_level(position, &shelf));
         let leveled = levelling.await;
         std::mem::swap(&mut self.sources, &mut shadow.sources);
         self.free().await;
@@ -714,6 +722,12 @@ impl<K: Keeper> Processor<K> {
             }
         }
         Step::Behind
+    }
+}
+
+fn tell(progress: &Weak<watch::Sender<Progress>>, what: impl FnOnce(&mut Progress)) {
+    if let Some(progress) = progress.upgrade() {
+        progress.send_modify(what);
     }
 }
 

@@ -1,7 +1,9 @@
 //! Views in memory.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::future::ready;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use parking_lot::{ArcRwLockReadGuard, Mutex, RawRwLock, RwLock};
 use tokio::sync::watch;
 
 use super::rebuild::Rebuilds;
-use super::{Handlers, PATIENCE, Projection, Storage, ViewError, private, reached};
+use super::{Handlers, PATIENCE, Projection, Storage, ViewError, Watching, private, reached};
 use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
@@ -145,7 +147,8 @@ impl<P: Projection<Storage = InMemory>> Handlers<P, InMemory> {
         let handler = Arc::new(handler);
         self.answers.push(Box::new(move |view: &View<P>, answers: &mut Answers| {
             let view = view.clone();
-            answers.add_answerer(move |query: Q, context: QueryContext| {
+            let progress = Some(view.progress.clone());
+            answers.add_answerer(progress, move |query: Q, context: QueryContext| {
                 let (view, handler) = (view.clone(), Arc::clone(&handler));
                 async move {
                     reached(P::NAME, view.progress.clone(), context.position, context.within)
@@ -311,6 +314,61 @@ impl<P: Projection> View<P> {
     /// Waiting changes nothing; it can be dropped at any time.
     pub fn at_least(&self, position: Position) -> AtLeast<P> {
         AtLeast { view: self.clone(), position, patience: PATIENCE }
+    }
+
+    /// Watches the answer to `query`: yields it at once, and again whenever it has changed. It ends when the projection has
+    /// stopped.
+    ///
+    /// The query runs in the task that asks for the next answer, at most once for each move of the view; while it runs this
+    /// projection cannot fold. The last answer is kept, to compare.
+    ///
+    /// # Examples
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidings::{App, Command, Event, Memory, aggregate, projection};
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # #[event(name = "till.sold")]
+    /// # struct Sold { cents: i64 }
+    /// # #[derive(Command, Clone)]
+    /// # struct Sell { cents: i64 }
+    /// # #[derive(Default)]
+    /// # struct Till;
+    /// # #[aggregate(category = "till", events = TillEvent)]
+    /// # impl Till {
+    /// #     #[command]
+    /// #     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+    /// #     #[apply]
+    /// #     fn sold(&mut self, _: &Sold) {}
+    /// # }
+    /// #[derive(Default)]
+    /// struct Sales { cents: i64 }
+    ///
+    /// #[projection(name = "sales", version = 1)]
+    /// impl Sales {
+    ///     #[on]
+    ///     fn sold(&mut self, event: &Sold) { self.cents += event.cents }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = App::builder().store(Memory::new()).aggregate::<Till>().projection(Sales::default());
+    /// let app = app.start().await?;
+    /// let mut total = app.view::<Sales>().watch(|sales: &Sales| sales.cents);
+    /// assert_eq!(total.next().await, Some(0));
+    /// app.send("1", Sell { cents: 250 }).await?;
+    /// assert_eq!(total.next().await, Some(250));
+    /// app.shutdown().await?;
+    /// assert_eq!(total.next().await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch<T: Clone + PartialEq + Send + 'static>(
+        &self,
+        mut query: impl FnMut(&P) -> T + Send + 'static,
+    ) -> Watching<T> {
+        let view = self.clone();
+        let answer = move || ready(Ok::<T, Infallible>(query(&view.read())));
+        Watching::new(P::NAME, [self.progress.clone()], answer, |Ok(answer)| answer)
     }
 }
 

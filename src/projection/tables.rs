@@ -155,7 +155,7 @@ impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
         R: HandlerOutcome,
     {
         self.add(move |target: &mut Target<P>, event: &E, header: &Header| {
-            let transaction = Transaction { connection: &target.connection };
+            let transaction = Transaction::new(&target.connection);
             handler(&target.projection, &transaction, event, header).into_result()
         })
     }
@@ -178,7 +178,8 @@ impl<P: Projection<Storage = Tables>> Handlers<P, Tables> {
         });
         self.answers.push(Box::new(move |reader: &TableReader, answers: &mut Answers| {
             let inner = Arc::clone(&reader.inner);
-            answers.add_answerer(move |query: Q, context: QueryContext| {
+            let progress = Some(inner.progress.clone());
+            answers.add_answerer(progress, move |query: Q, context: QueryContext| {
                 let handler = Arc::clone(&handler);
                 answer(Arc::clone(&inner), query, context, handler)
             })
@@ -233,6 +234,12 @@ async fn answer<Q: Query>(
 #[derive(Debug)]
 pub struct Transaction<'a> {
     connection: &'a Connection,
+}
+
+impl<'a> Transaction<'a> {
+    pub(crate) fn new(connection: &'a Connection) -> Self {
+        Self { connection }
+    }
 }
 
 impl Deref for Transaction<'_> {

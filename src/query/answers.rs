@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hashbrown::HashMap;
+use tokio::sync::watch;
 use tracing::{Instrument, debug_span};
 
 use super::{Query, QueryContext, QueryError};
 use crate::app::StartError;
+use crate::processor::Progress;
 use crate::telemetry;
 
 /// The handlers of an app's queries, by the type of the query.
@@ -27,8 +29,13 @@ type Handler<Q, E> = Box<
     dyn Fn(Q, QueryContext) -> BoxFuture<'static, Result<<Q as Query>::Reply, E>> + Send + Sync,
 >;
 
-/// The one that answers queries of type `Q`. It sees to the deadline and to panics itself.
-type Answerer<Q> = Handler<Q, QueryError>;
+/// The one that answers queries of type `Q`.
+pub(super) struct Answerer<Q: Query> {
+    /// It sees to the deadline and to panics itself.
+    pub(super) handler: Handler<Q, QueryError>,
+    /// Where the projection shows its progress whose view it answers from; none if it may read whatever it likes.
+    pub(super) progress: Option<watch::Receiver<Progress>>,
+}
 
 /// One of those who respond to queries of type `Q`.
 pub(super) struct Responder<Q: Query> {
@@ -37,19 +44,22 @@ pub(super) struct Responder<Q: Query> {
 }
 
 impl Answers {
-    /// Makes `answerer` the one that answers queries of type `Q`.
+    /// Makes `answerer` the one that answers queries of type `Q`, from the view whose progress is shown in `progress` if it
+    /// is that of a projection.
     pub(crate) fn add_answerer<Q, A>(
         &mut self,
+        progress: Option<watch::Receiver<Progress>>,
         answerer: impl Fn(Q, QueryContext) -> A + Send + Sync + 'static,
     ) -> Result<(), StartError>
     where
         Q: Query,
         A: Future<Output = Result<Q::Reply, QueryError>> + Send + 'static,
     {
-        let answerer: Answerer<Q> = Box::new(move |query, context| {
+        let handler: Handler<Q, QueryError> = Box::new(move |query, context| {
             let span = debug_span!(telemetry::QUERY, query = Q::NAME, position = %context.position);
             Box::pin(answerer(query, context).instrument(span))
         });
+        let answerer = Answerer::<Q> { handler, progress };
         match self.answerers.insert(TypeId::of::<Q>(), Box::new(answerer)) {
             None => Ok(()),
             Some(_) => Err(StartError::AnswerTwice(Q::NAME)),
@@ -66,7 +76,7 @@ impl Answers {
         A: Future<Output = Result<Q::Reply, Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let handler = Arc::new(handler);
-        self.add_answerer(move |query, context| {
+        self.add_answerer(None, move |query, context| {
             let handler = Arc::clone(&handler);
             super::ask::answered::<Q, _>(
                 context.within,

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::answers::Answerer;
 use super::{Query, QueryContext, QueryError};
 use crate::actor::Panic;
 use crate::app::App;
+use crate::projection::Watching;
 use crate::stream::Position;
 
 /// A query to be asked; await it for its reply.
@@ -68,10 +70,26 @@ impl<Q: Query> IntoFuture for Asking<Q> {
     fn into_future(self) -> Self::IntoFuture {
         let app = self.context.app.clone();
         match app.answers().answerer::<Q>() {
-            Some(answerer) => answerer(self.query, self.context),
+            Some(answerer) => (answerer.handler)(self.query, self.context),
             None => Box::pin(ready(Err(QueryError::Unanswered(Q::NAME)))),
         }
     }
+}
+
+/// Asks `query` again whenever a view has moved that its answer may come from.
+pub(crate) fn watch<Q>(app: App, query: Q) -> Watching<Result<Q::Reply, QueryError>>
+where
+    Q: Query + Clone,
+    Q::Reply: Clone + PartialEq,
+{
+    let progress = match app.answers().answerer::<Q>() {
+        Some(Answerer { progress: Some(progress), .. }) => vec![progress.clone()],
+        // A closure may read every view of the app.
+        Some(_) => app.progress_of_projections(),
+        None => Vec::new(),
+    };
+    let answer = move || app.query(query.clone()).into_future();
+    Watching::new(Q::NAME, progress, answer, |answer| answer)
 }
 
 /// What `handler` says to a query of type `Q`, if it says so in time.

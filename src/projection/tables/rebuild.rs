@@ -68,7 +68,7 @@ impl<P: Projection<Storage = Tables>> TableRebuilds<P> {
         let (kept, head) = (self.kept.clone(), self.workshop.head.borrow().position);
         let declared = Declared { head, outdated: Outdated::BuildAnew, ..self.declared };
         // Nobody has handled what an outdated view has not reached.
-        let replayed = match self.workshop.progress.borrow().outdated {
+        let replayed = match self.workshop.is_outdated() {
             true => self.handled,
             false => Position::new(u64::MAX),
         };

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::processor::Progress;
 use crate::processor::file::ViewsFile;
-use crate::projection::{PATIENCE, Projection, ViewError, reached};
+use crate::projection::{PATIENCE, Projection, ViewError, Watching, reached};
 use crate::store::StoreError;
 use crate::stream::Position;
 
@@ -78,6 +78,66 @@ impl<P: Projection> TableView<P> {
     /// Waiting changes nothing; it can be dropped at any time.
     pub fn at_least(&self, position: Position) -> TableAtLeast {
         TableAtLeast { reader: self.read(), position, patience: PATIENCE }
+    }
+
+    /// Watches the answer to `query`: yields it at once, and again whenever it has changed. It ends when the projection has
+    /// stopped.
+    ///
+    /// The query runs as those of [`TableReader::query`], at most once for each move of the view. The last answer is kept, to
+    /// compare. The errors are those of [`TableReader::query`]: yielded each time, and the query is run again when the view
+    /// moves.
+    ///
+    /// # Examples
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidings::sqlite::Transaction;
+    /// # use tidings::sqlite::rusqlite::{Connection, Result};
+    /// # use tidings::{App, Command, Event, Memory, aggregate, projection};
+    /// # #[derive(Event, Serialize, Deserialize)]
+    /// # #[event(name = "till.sold")]
+    /// # struct Sold { cents: i64 }
+    /// # #[derive(Command, Clone)]
+    /// # struct Sell { cents: i64 }
+    /// # #[derive(Default)]
+    /// # struct Till;
+    /// # #[aggregate(category = "till", events = TillEvent)]
+    /// # impl Till {
+    /// #     #[command]
+    /// #     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+    /// #     #[apply]
+    /// #     fn sold(&mut self, _: &Sold) {}
+    /// # }
+    /// # struct Sales;
+    /// # #[projection(name = "sales", version = 1, schema = "CREATE TABLE sales (cents INTEGER NOT NULL)")]
+    /// # impl Sales {
+    /// #     #[on]
+    /// #     fn sold(&self, tx: &Transaction<'_>, event: &Sold) -> Result<usize> {
+    /// #         tx.execute("INSERT INTO sales VALUES (?1)", [event.cents])
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    /// # let app = App::builder().store(Memory::new()).aggregate::<Till>().projection(Sales).start().await?;
+    /// let mut total = app.view::<Sales>().watch(|db: &Connection| {
+    ///     db.query_row("SELECT coalesce(sum(cents), 0) FROM sales", [], |row| row.get::<_, i64>(0))
+    /// });
+    /// assert_eq!(total.next().await.transpose()?, Some(0));
+    /// app.send("1", Sell { cents: 250 }).await?;
+    /// assert_eq!(total.next().await.transpose()?, Some(250));
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch<T: Clone + PartialEq + Send + 'static>(
+        &self,
+        query: impl Fn(&Connection) -> rusqlite::Result<T> + Send + Sync + 'static,
+    ) -> Watching<Result<T, ViewError>> {
+        let (inner, query) = (Arc::clone(&self.inner), Arc::new(query));
+        let answer = move || {
+            let (reader, query) = (TableReader { inner: Arc::clone(&inner) }, Arc::clone(&query));
+            async move { reader.query(move |connection| query(connection)).await }
+        };
+        Watching::new(P::NAME, [self.inner.progress.clone()], answer, |answer| answer)
     }
 }
 
