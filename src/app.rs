@@ -5,7 +5,7 @@
 //!
 //! # Ending
 //! [`App::shutdown`] takes no more commands, answers those that it has, closes the topics, lets the projections and the
-//! subscribers come level, and joins every thread. When the last handle is dropped without it, the same happens in the background.
+//! subscribers come level and the reactors finish what they have begun, and joins every thread. When the last handle is dropped without it, the same happens in the background.
 
 mod builder;
 mod running;
@@ -391,7 +391,8 @@ impl App {
     }
 
     /// Ends the app in order: takes no more commands, answers those that it has, closes all topics, lets the projections and
-    /// the subscribers come level, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
+    /// the subscribers come level and the reactors finish what they have begun, and joins every thread. Called again, it waits for
+    /// the same end, and returns at once when that has come.
     ///
     /// What a subscriber publishes while it comes level is refused, since the topics are closed: where one feeds another, let the
     /// sources become quiet first. A subscriber that had stopped before is no error here; the status names it.
@@ -400,7 +401,7 @@ impl App {
     ///
     /// # Errors
     /// [`ShutdownError`] if something did not end within `deadline`, with a second of grace for what is cut off then, or ended with a panic. What is committed is safe all the
-    /// same, and a projection that was cut off resumes from its checkpoint.
+    /// same, and a projection or a reactor that was cut off resumes from its checkpoint.
     ///
     /// # Cancel safety
     /// Dropped half-way, the rest happens in the background.
