@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidings::{App, Position};
 
-use crate::page;
+use crate::html;
 use crate::summary::Summary;
 
 /// Writes the page of what the views say when they hold everything up to `position`, and returns that.
@@ -19,7 +19,7 @@ pub(crate) async fn draw(
 ) -> Result<Summary, Box<dyn Error>> {
     let summary = Summary::read(app, position).await?;
     let part = file.with_added_extension("part");
-    let written = match tokio::fs::write(&part, page::render(name, &summary)?).await {
+    let written = match tokio::fs::write(&part, html::render(name, &summary)?).await {
         Ok(()) => tokio::fs::rename(&part, file).await,
         failed => failed,
     };

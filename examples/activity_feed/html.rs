@@ -1,4 +1,4 @@
-//! The page: one HTML file with charts that needs nothing else, no script and no network.
+//! The page as HTML: one file with charts that needs nothing else, no script and no network.
 //!
 //! Whatever stands in a history may stand on the page, and nothing of it is taken for HTML: all text goes through [`Text`].
 
@@ -11,7 +11,7 @@ use crate::number::grouped;
 use crate::summary::{FollowerFeed, Summary};
 use crate::week::Day;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("html.css");
 
 /// The side of a week's square, and its distance to the next one.
 const SQUARE: usize = 14;
