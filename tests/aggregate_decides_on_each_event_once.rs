@@ -134,16 +134,6 @@ impl Pong {
     fn ponged(&mut self, _: &Ponged) {}
 }
 
-/// Waits until every event has been decided on, and every event that came of it.
-async fn settle(app: &App) {
-    until("all is level", || {
-        let head = app.head();
-        let level = app.status().consumers.iter().all(|consumer| consumer.lag_events == 0);
-        level && app.head() == head
-    })
-    .await;
-}
-
 async fn start(store: impl EventStore) -> App {
     App::builder().store(store).aggregate::<Order>().aggregate::<Shop>().start().await.unwrap()
 }
@@ -182,7 +172,7 @@ async fn an_event_is_decided_on_by_the_instance_that_it_names() {
     let paid = app.send("7", Pay { shop: "north", cents: 5 }).metadata("tenant", "acme").await;
     let paid = paid.unwrap();
     pay(&app, &[("south", 1), ("north", 2), ("north", 0), ("south", 3)]).await;
-    settle(&app).await;
+    app.settle().await.unwrap();
     assert_eq!((earned(&app, "north"), earned(&app, "south")), (vec![5, 2], vec![1, 3]));
     // It belongs to the story of what it was caused by.
     let cause = stream(&app, "order-7").remove(0).header;
@@ -200,7 +190,7 @@ async fn an_event_that_is_delivered_again_changes_nothing() {
     let path = directory.path().join("log.db");
     let app = start(sqlite(&path)).await;
     pay(&app, &[("north", 1), ("south", 2), ("north", 3)]).await;
-    settle(&app).await;
+    app.settle().await.unwrap();
     let head = app.head();
     app.shutdown().await.unwrap();
     drop(app);
@@ -210,10 +200,10 @@ async fn an_event_that_is_delivered_again_changes_nothing() {
     assert_eq!(forgotten.unwrap(), 1);
     drop(views);
     let app = start(sqlite(&path)).await;
-    settle(&app).await;
+    app.settle().await.unwrap();
     assert_eq!(app.head(), head);
     pay(&app, &[("north", 4)]).await;
-    settle(&app).await;
+    app.settle().await.unwrap();
     assert_eq!((earned(&app, "north"), earned(&app, "south")), (vec![1, 3, 4], vec![2]));
     app.shutdown().await.unwrap();
 }
@@ -228,7 +218,7 @@ async fn what_was_committed_while_it_was_down_is_decided_on_later() {
     app.shutdown().await.unwrap();
     drop(app);
     let app = start(sqlite(&path)).await;
-    settle(&app).await;
+    app.settle().await.unwrap();
     assert_eq!(earned(&app, "north"), [1, 2]);
     app.shutdown().await.unwrap();
 }
@@ -238,7 +228,7 @@ async fn an_event_that_is_rejected_parks_its_instance_and_no_other() {
     for (bad, error) in [(13, "13 cents are not worth it"), (14, "fourteen")] {
         let app = start(Memory::new()).await;
         pay(&app, &[("north", 1), ("north", bad), ("south", 2), ("north", 3)]).await;
-        settle(&app).await;
+        app.settle().await.unwrap();
         assert_eq!((earned(&app, "north"), earned(&app, "south")), (vec![1], vec![2]));
         let letters = app.letters().of("shop").unwrap();
         let listed = letters.of_key("north");
@@ -260,7 +250,7 @@ async fn a_circle_is_cut_and_parked() {
     let app = builder.start().await.unwrap();
     assert!(app.map().findings().iter().any(|finding| finding.to_string().contains("circle")));
     app.send("a", Serve).await.unwrap();
-    settle(&app).await;
+    app.settle().await.unwrap();
     assert_eq!(app.head().as_u64(), 65);
     let parked: usize = app.letters().consumers().map(|letters| letters.list().len()).sum();
     assert_eq!(parked, 1);

@@ -447,6 +447,8 @@ impl AppBuilder {
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
+            #[cfg(feature = "testing")]
+            rests: Vec::new(),
             consumers: Vec::new(),
             subscriber_gauges: Vec::new(),
             letters: Vec::new(),
@@ -470,7 +472,18 @@ impl AppBuilder {
             Ok(spawned) => (Ok(()), spawned),
             Err(error) => (Err(error), Default::default()),
         };
-        let watchdog = building.watch();
+        let gauges = Arc::new(Gauges {
+            sequencer: sequencer_gauge,
+            shards: building.shard_gauges,
+            #[cfg(feature = "testing")]
+            rests: building.rests,
+            consumers: building.consumers,
+            subscribers: building.subscriber_gauges,
+        });
+        // Beside the actors that it watches; if there are none, nothing can stand still.
+        let arbiters = building.arbiters.values().next();
+        let patience = building.settings.patience;
+        let watchdog = arbiters.and_then(|arbiters| Watchdog::start(arbiters, &gauges, patience));
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
@@ -515,12 +528,7 @@ impl AppBuilder {
                 views: building.views,
                 answers: building.answers,
                 letters: Letters::new(building.letters),
-                gauges: Gauges {
-                    sequencer: sequencer_gauge,
-                    shards: building.shard_gauges,
-                    consumers: building.consumers,
-                    subscribers: building.subscriber_gauges,
-                },
+                gauges,
                 running: Mutex::new(running),
             }),
         };
@@ -595,6 +603,8 @@ pub struct Building {
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
     /// The letters of each consumer.
@@ -646,6 +656,11 @@ impl Building {
         for _ in 0..self.settings.arbiters {
             let (inbox, commands) = inbox(limits.inbox);
             let gauge = Arc::new(ShardGauge::default());
+            #[cfg(feature = "testing")]
+            {
+                let gauge = Arc::clone(&gauge);
+                self.rests.push((A::CATEGORY, inbox.rest(move || gauge.is_idle())));
+            }
             inboxes.push(inbox);
             gauges.push(Arc::clone(&gauge));
             let shard = Shard::<A>::new(
@@ -778,12 +793,6 @@ impl Building {
             })),
         });
         (progress, gauge)
-    }
-
-    /// Starts the watchdog beside the actors that it watches; none if there are none.
-    fn watch(&self) -> Option<Watchdog> {
-        let arbiters = self.arbiters.values().next()?;
-        Watchdog::start(arbiters, self.consumers.clone(), self.settings.patience)
     }
 
     fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {

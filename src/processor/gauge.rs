@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -85,6 +85,8 @@ pub struct ConsumerStatus {
     pub rate: f64,
     /// How many events its handlers have handled since the app was started.
     pub handled: u64,
+    /// How many attempts have begun and not ended; zero for a projection.
+    pub in_flight: usize,
     /// How often an event was tried again since the app was started.
     pub retries: u64,
     /// How many keys wait for a person, since their first letter has failed for good.
@@ -122,6 +124,7 @@ pub(crate) struct Gauge {
     /// When the log began.
     origin: Timestamp,
     handled: AtomicU64,
+    in_flight: AtomicUsize,
     /// What was seen at the last looks.
     seen: Mutex<Seen>,
 }
@@ -134,6 +137,16 @@ struct Seen {
     reported: bool,
     /// How many events it had handled, at each step of the window.
     handled: VecDeque<(Instant, u64)>,
+}
+
+/// Whether a consumer is at rest; if not, who it is and why.
+#[cfg(feature = "testing")]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unrest {
+    None,
+    Moves(String),
+    /// It stands still, and does not go on by itself.
+    ForGood(String),
 }
 
 /// What a look at a consumer has brought to light.
@@ -157,7 +170,8 @@ impl Gauge {
         let (position, since) = (progress.borrow().position, Instant::now());
         let handled = VecDeque::from([(since, 0)]);
         let seen = Mutex::new(Seen { position, since, reported: false, handled });
-        Self { name, kind, head, progress, shelf, origin, handled: AtomicU64::new(0), seen }
+        let (handled, in_flight) = Default::default();
+        Self { name, kind, head, progress, shelf, origin, handled, in_flight, seen }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -173,9 +187,45 @@ impl Gauge {
         self.progress.clone()
     }
 
+    /// Tells of each change of its letters.
+    #[cfg(feature = "testing")]
+    pub(crate) fn watch_letters(&self) -> watch::Receiver<()> {
+        self.shelf.watch()
+    }
+
+    /// Why it is not at rest at `head`: it is not level, or has letters that are tried again. Parked ones do not count.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unrest(&self, head: Position) -> Unrest {
+        let status = self.status();
+        let who = format!("{} {}", status.kind, status.name);
+        let why = status.trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        if status.position < head {
+            let state = status.state.as_str();
+            let text =
+                format!("{who} stands at position {} of {head}, {state}{why}", status.position);
+            return match status.state {
+                ConsumerState::Stopped => Unrest::ForGood(text),
+                _ => Unrest::Moves(text),
+            };
+        }
+        match status.retrying_keys {
+            0 => Unrest::None,
+            keys => {
+                let error = status.last_error.map(|last| format!(": {}", last.error));
+                let error = error.unwrap_or_default();
+                Unrest::Moves(format!("{who} tries the letters of {keys} keys again{error}"))
+            }
+        }
+    }
+
     /// Handlers have handled so many events more.
     pub(crate) fn count(&self, handled: u64) {
         self.handled.fetch_add(handled, Ordering::Relaxed);
+    }
+
+    /// So many attempts are under way.
+    pub(crate) fn set_in_flight(&self, attempts: usize) {
+        self.in_flight.store(attempts, Ordering::Relaxed);
     }
 
     /// How many events it is behind, and what keeps it from going on.
@@ -215,6 +265,7 @@ impl Gauge {
             },
             rate,
             handled,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
             retries: self.shelf.retries(),
             parked_keys: keys.saturating_sub(retrying_keys),
             retrying_keys,

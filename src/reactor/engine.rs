@@ -219,6 +219,7 @@ impl Engine {
         if let Err(panic) = Panic::catch(|| self.running.clear()) {
             warn!(reactor = self.wiring.name, panic = &*panic.message, "an attempt panicked");
         }
+        self.wiring.gauge.set_in_flight(0);
         let checkpoint = self.window.checkpoint();
         let kept = self.keeping.close(checkpoint).await.map_err(Trouble::Ledger).err();
         let trouble = self.over.or(kept);
@@ -270,7 +271,9 @@ impl Engine {
         }
         let pausing = self.pausing.iter().map(|pausing| pausing.until).min();
         let letter = self.has_slot().then(|| self.next_letter().map(|(due, _)| due)).flatten();
-        [saving, pausing, letter, self.read_again].into_iter().flatten().min()
+        // One that has passed waits for room in the window or on the shelf.
+        let reading = self.read_again.filter(|again| *again > Instant::now());
+        [saving, pausing, letter, reading].into_iter().flatten().min()
     }
 
     /// Whether one more attempt may be begun.
@@ -298,16 +301,13 @@ impl Engine {
             self.begin_event(key, item, failed + 1);
         }
         while self.has_slot() {
-            let began = if self.letter_first {
-                self.begin_next_letter() || self.begin_next_event()
-            } else {
-                self.begin_next_event() || self.begin_next_letter()
-            };
-            if !began {
+            let letter = self.letter_first && self.begin_next_letter();
+            if !letter && !self.begin_next_event() && !self.begin_next_letter() {
                 break;
             }
             self.letter_first = !self.letter_first;
         }
+        self.wiring.gauge.set_in_flight(self.running.len());
     }
 
     fn begin_next_event(&mut self) -> bool {
@@ -373,6 +373,7 @@ impl Engine {
     }
 
     fn ended(&mut self, ended: Ended) {
+        self.wiring.gauge.set_in_flight(self.running.len());
         match ended {
             Ended::Event { key, item, outcome: Ok(()), .. } => {
                 self.recover(|trouble| matches!(trouble, Trouble::Handler { .. }));
@@ -632,7 +633,8 @@ impl Engine {
     /// Takes the events of a page in hand.
     fn accept(&mut self, page: Page) {
         // Beyond the head the store may hold what the sequencer has not published yet.
-        let through = page.through.min(self.wiring.head.borrow().position);
+        let head = *self.wiring.head.borrow();
+        let through = page.through.min(head.position);
         let shelf = Arc::clone(&self.wiring.clerk.shelf);
         for mut recorded in page.events {
             let position = recorded.header.position;
@@ -669,7 +671,7 @@ impl Engine {
                 }
             }
         }
-        self.window.reach(through);
+        self.window.reach(through, &head);
     }
 
     // What is kept, and what is shown.
