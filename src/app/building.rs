@@ -17,7 +17,7 @@ use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, Shard, ShardGauge};
 use crate::aggregate::subscriptions;
-use crate::bus::{Bus, ComponentKind, Condition, Declared, Hook, Reference, Routes, Topics};
+use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Envelope, EventSet};
 use crate::letters::desk::ConsumerLetters;
