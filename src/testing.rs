@@ -1,10 +1,17 @@
-//! What tests of programs, of projections and of stores are written with.
+//! What tests of programs, of consumers and of stores are written with.
+//!
+//! - One aggregate's rules: [`given()`].
+//! - A whole app: [`Faulty`] puts failures, waiting and crashes between it and its log, [`Chaos`] lets handlers and the fakes that
+//!   they call fail by a seed, [`ManualClock`] holds the time still, [`App::settle`](crate::App::settle) waits until nothing moves.
+//! - A store: [`store_contract`].
 
+mod chaos;
 mod clock;
 mod contract;
 mod faults;
 mod given;
 
+pub use self::chaos::{Chaos, ChaosError};
 pub use self::clock::ManualClock;
 pub use self::contract::store_contract;
 pub use self::faults::{Fault, Faults, Faulty, Gate, Operation};
