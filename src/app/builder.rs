@@ -39,6 +39,7 @@ use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wir
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
 use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
+use crate::retry::FailurePolicy;
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -69,10 +70,22 @@ struct Settings {
     topic_capacity: usize,
     /// How long a consumer may stand still.
     patience: Duration,
+    /// Whether consumers wait before they try an event again.
+    pauses: bool,
     #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
     #[cfg(feature = "sqlite")]
     old_views: Old,
+}
+
+impl Settings {
+    /// What a consumer with this policy does with events that it cannot handle.
+    fn policy(&self, mut policy: FailurePolicy) -> FailurePolicy {
+        if !self.pauses {
+            (policy.retry.first, policy.retry.longest) = (Duration::ZERO, Duration::ZERO);
+        }
+        policy
+    }
 }
 
 /// Why an app could not be started.
@@ -219,6 +232,7 @@ impl AppBuilder {
                 limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
                 patience: Watchdog::PATIENCE,
+                pauses: true,
                 #[cfg(feature = "sqlite")]
                 views: None,
                 #[cfg(feature = "sqlite")]
@@ -389,6 +403,13 @@ impl AppBuilder {
     /// [`ConsumerStatus::stalled`](crate::ConsumerStatus::stalled). It stops nobody.
     pub fn watchdog(mut self, patience: Duration) -> Self {
         self.settings.patience = patience;
+        self
+    }
+
+    /// Lets consumers try an event again at once, whatever their policies say.
+    #[cfg(feature = "testing")]
+    pub(crate) fn without_pauses(mut self) -> Self {
+        self.settings.pauses = false;
         self
     }
 
@@ -778,7 +799,7 @@ impl Building {
             progress: Arc::new(progress),
             gauge,
             clock: Arc::clone(&self.clock),
-            policy: P::failures(),
+            policy: self.settings.policy(P::failures()),
             clerk,
         };
         let mut processor = Processor::new(keeper, sources, wiring);
@@ -873,6 +894,7 @@ impl Building {
             clerk,
             app: self.app.subscribe(),
         };
+        let failures = self.settings.policy(failures);
         self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
         Ok(())
     }
