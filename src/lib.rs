@@ -86,5 +86,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, subscriber,
+    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
 };

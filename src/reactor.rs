@@ -123,9 +123,14 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     /// Names the handlers.
     fn handlers(handlers: &mut Reactions<Self>);
 
-    /// How many keys at once, how long each, from where on, and what becomes of an event that fails.
+    /// How many keys at once, how long each, and from where on.
     fn options() -> ReactorOptions {
         ReactorOptions::default()
+    }
+
+    /// What becomes of an event that a handler fails at; [`FailurePolicy::for_effects`] unless said otherwise.
+    fn failures() -> FailurePolicy {
+        FailurePolicy::for_effects()
     }
 }
 
@@ -139,19 +144,12 @@ pub struct ReactorOptions {
     pub timeout: Duration,
     /// Where it begins when the app starts with it for the first time.
     pub start: StartFrom,
-    /// What becomes of an event that fails.
-    pub failures: FailurePolicy,
 }
 
 impl Default for ReactorOptions {
-    /// Sixteen at once, 30 seconds, from the oldest event on, [`FailurePolicy::for_effects`].
+    /// Sixteen at once, 30 seconds, from the oldest event on.
     fn default() -> Self {
-        Self {
-            concurrency: 16,
-            timeout: Duration::from_secs(30),
-            start: StartFrom::default(),
-            failures: FailurePolicy::for_effects(),
-        }
+        Self { concurrency: 16, timeout: Duration::from_secs(30), start: StartFrom::default() }
     }
 }
 

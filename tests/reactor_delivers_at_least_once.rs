@@ -15,7 +15,7 @@ mod outside;
 
 use bank::*;
 use outside::*;
-use tidings::{App, Delivery, DeliveryId, Memory, Reactions, Reactor, ReactorOptions};
+use tidings::{App, Delivery, DeliveryId, FailurePolicy, Memory, Reactions, Reactor};
 
 /// Tells the outside of each deposit.
 struct Teller(Outside);
@@ -29,7 +29,7 @@ impl Reactor for Teller {
         });
     }
 
-    fn options() -> ReactorOptions {
+    fn failures() -> FailurePolicy {
         hasty()
     }
 }

@@ -107,7 +107,7 @@ impl Failures {
 }
 
 /// Reads a whole number from 1.
-fn whole_number<N: std::str::FromStr + Default + PartialEq>(
+pub(crate) fn whole_number<N: std::str::FromStr + Default + PartialEq>(
     input: ParseStream<'_>,
 ) -> syn::Result<N>
 where

@@ -225,7 +225,7 @@ impl Handler {
         self.check_receiver(what, borrow, wrong_borrow, errors);
     }
 
-    /// Checks all that depends neither on the arguments nor on the receiver.
+    /// Checks all that depends neither on the arguments nor on the receiver of a handler that is synchronous.
     pub(crate) fn check_form(&self, what: &str, why_synchronous: &str, errors: &mut Errors) {
         let signature = &self.signature;
         if let Some(token) = signature.asyncness {
@@ -234,6 +234,12 @@ impl Handler {
                 format_args!("{what} is synchronous: remove `async`; {why_synchronous}"),
             );
         }
+        self.check_plain(what, errors);
+    }
+
+    /// Checks all that depends neither on the arguments nor on the receiver, whether it is asynchronous or not.
+    pub(crate) fn check_plain(&self, what: &str, errors: &mut Errors) {
+        let signature = &self.signature;
         if let Safety::Unsafe(token) = &signature.safety {
             errors.at(token, format_args!("{what} is called by safe code: remove `unsafe`"));
         }
@@ -247,7 +253,14 @@ impl Handler {
         }
     }
 
-    fn check_receiver(&self, what: &str, borrow: Borrow, wrong: &str, errors: &mut Errors) {
+    /// Checks how it borrows what it belongs to.
+    pub(crate) fn check_receiver(
+        &self,
+        what: &str,
+        borrow: Borrow,
+        wrong: &str,
+        errors: &mut Errors,
+    ) {
         let written = match borrow {
             Borrow::Shared => "&self",
             Borrow::Exclusive => "&mut self",

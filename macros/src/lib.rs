@@ -16,6 +16,7 @@ mod keys;
 mod on;
 mod projection;
 mod query;
+mod reactor;
 mod subscriber;
 mod transient;
 
@@ -314,6 +315,81 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
     projection::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes the type of an `impl` block a reactor, from the block's `#[on]` methods: implements `tidings::Reactor`.
+///
+/// Events may come from any number of aggregates. Methods without an attribute stay as they are.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// # use tidings::{Event, aggregate};
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "order.placed")]
+/// # struct Placed { customer: String }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # #[event(name = "order.shipped")]
+/// # struct Shipped { address: String }
+/// # #[derive(Default)]
+/// # struct Order;
+/// # #[aggregate(category = "order", events = OrderEvent)]
+/// # impl Order {
+/// #     #[apply]
+/// #     fn placed(&mut self, _: &Placed) {}
+/// #     #[apply]
+/// #     fn shipped(&mut self, _: &Shipped) {}
+/// # }
+/// # struct Smtp;
+/// # impl Smtp {
+/// #     async fn send(&self, _: &str, _: String) -> std::io::Result<()> { Ok(()) }
+/// # }
+/// use tidings::{Delivery, reactor};
+///
+/// struct Mailer {
+///     smtp: Smtp,
+/// }
+///
+/// #[reactor(name = "mailer", concurrency = 8, timeout = "10 s")]
+/// impl Mailer {
+///     #[on(key = event.customer)]
+///     async fn placed(&self, event: &Placed, delivery: &Delivery) -> std::io::Result<()> {
+///         // The service knows a message that it has sent by its id.
+///         self.smtp.send(&event.customer, delivery.id.to_string()).await
+///     }
+///
+///     #[on(live_only)]
+///     async fn shipped(&self, event: &Shipped, delivery: &Delivery) -> std::io::Result<()> {
+///         self.smtp.send(&event.address, delivery.id.to_string()).await
+///     }
+/// }
+/// ```
+///
+/// # Methods
+/// - `#[on] async fn placed(&self, event: &Placed)`, if need be with a further argument `delivery: &Delivery` or
+///   `header: &Header`. It has its effects outside the store, at least once for each event.
+/// - `#[on] fn paid(&self, tx: &Transaction<'_>, event: &Paid)`, if need be with the same argument after it. What it writes
+///   through the transaction takes effect exactly once. Needs the feature `sqlite` of the crate.
+///
+/// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the reactor handles.
+///
+/// # Keys of `#[on(…)]`
+/// - `key = event.customer`: what the events are kept in order by, an expression of the arguments; their stream otherwise.
+/// - `live_only`: not for what was in the log when the reactor was started for the first time.
+///
+/// # Keys
+/// - `name = "mailer"`: its checkpoint is kept under it and the ids of its deliveries are made of it, so it must never change.
+/// - `concurrency = 8`: how many events may be handled at once, each of another key; 16 unless given.
+/// - `timeout = "10 s"`: how long one attempt may take; 30 seconds unless given.
+/// - `start = newest`: begins with what is committed after its first start; with the oldest event unless given.
+/// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried when its error may pass, and after
+///   which pauses: they double from the first to the longest.
+/// - `classify = path::to::function`: which errors pass, a `fn(&(dyn Error + 'static)) -> ErrorClass`; all of them unless given.
+/// - `on_failure = stop`: stops before an event that fails for good, instead of parking its key.
+/// - `max_parked_keys = 1000`: it stands still before it would park one more key.
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn reactor(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    reactor::expand(arguments.into(), item.into()).into()
 }
 
 /// Makes the type of an `impl` block a subscriber by event type, from the block's `#[on]` methods: implements

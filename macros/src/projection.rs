@@ -124,10 +124,11 @@ fn on_in_memory(handler: &Handler, errors: &mut Errors) -> Option<On> {
             transaction,
             "a handler with a transaction needs tables: add `schema = \"CREATE TABLE …\"` to `#[projection]`",
         );
-        return on(handler, arguments.get(1..).unwrap_or_default(), "&mut self, event: &…", errors);
+        let rest = arguments.get(1..).unwrap_or_default();
+        return on(handler, rest, "&mut self, event: &…", HEADER, errors);
     }
     check_method(handler, Borrow::Exclusive, "a view in memory is changed by its handlers", errors);
-    on(handler, &arguments, "&mut self, event: &…", errors)
+    on(handler, &arguments, "&mut self, event: &…", HEADER, errors)
 }
 
 fn on_in_tables(handler: &Handler, errors: &mut Errors) -> Option<On> {
@@ -139,30 +140,34 @@ fn on_in_tables(handler: &Handler, errors: &mut Errors) -> Option<On> {
     );
     let arguments = handler.arguments();
     let Some((first, rest)) = arguments.split_first() else {
-        return on(handler, &[], TABLES_EXAMPLE, errors);
+        return on(handler, &[], TABLES_EXAMPLE, HEADER, errors);
     };
     if !is_transaction(first) && (rest.is_empty() || is_header(rest)) {
         errors.at(
             handler.ident(),
             "a projection with a `schema` writes through a transaction: write `tx: &Transaction<'_>` before the event",
         );
-        return on(handler, &arguments, TABLES_EXAMPLE, &mut Errors::default());
+        return on(handler, &arguments, TABLES_EXAMPLE, HEADER, &mut Errors::default());
     }
     check_reference(
         first,
         "a handler's transaction is handed over by reference: write `&Transaction<'_>`",
         errors,
     );
-    on(handler, rest, TABLES_EXAMPLE, errors)
+    on(handler, rest, TABLES_EXAMPLE, HEADER, errors)
 }
 
 const TABLES_EXAMPLE: &str = "&self, tx: &Transaction<'_>, event: &…";
 
-/// Reads the event and the header.
+/// What may come after the event: in words, and as it is written.
+pub(crate) const HEADER: (&str, &str) = ("its header", "&Header");
+
+/// Reads the event and what comes after it.
 pub(crate) fn on(
     handler: &Handler,
     arguments: &[&PatType],
     example: &str,
+    (what, written): (&str, &str),
     errors: &mut Errors,
 ) -> Option<On> {
     let method = handler.ident();
@@ -176,10 +181,14 @@ pub(crate) fn on(
         return None;
     };
     if let Some(header) = rest.first() {
-        check_reference(header, "after the event comes its header: write `&Header`", errors);
+        let wrong = format!("after the event comes {what}: write `{written}`");
+        check_reference(header, &wrong, errors);
     }
     for extra in rest.iter().skip(1) {
-        errors.at(extra, "an event handler takes the event and `&Header`: remove this argument");
+        errors.at(
+            extra,
+            format_args!("an event handler takes the event and `{written}`: remove this argument"),
+        );
     }
     Some(On {
         method: method.clone(),
@@ -191,12 +200,13 @@ pub(crate) fn on(
     })
 }
 
-fn is_transaction(argument: &PatType) -> bool {
+/// Whether the argument is the transaction of a database.
+pub(crate) fn is_transaction(argument: &PatType) -> bool {
     referred_name(argument).is_some_and(|ident| ident == "Transaction")
 }
 
 /// Whether the next argument is a header, so that the one before it must be the event.
-fn is_header(arguments: &[&PatType]) -> bool {
+pub(crate) fn is_header(arguments: &[&PatType]) -> bool {
     arguments
         .first()
         .and_then(|argument| referred_name(argument))
@@ -218,19 +228,24 @@ fn check(model: &mut Model, errors: &mut Errors) {
             "a projection needs handlers: write `#[on] fn …` for each event that it folds",
         );
     }
-    keep_first(&mut model.handlers, "fold", errors);
+    keep_first(&mut model.handlers, |on| &on.event, "fold", errors);
     query::check(&mut model.answers, errors);
 }
 
 /// Refuses a second handler for the same event; `verb` is what handlers do with it.
-pub(crate) fn keep_first(handlers: &mut Vec<On>, verb: &str, errors: &mut Errors) {
+pub(crate) fn keep_first<H>(
+    handlers: &mut Vec<H>,
+    event_of: impl Fn(&H) -> &Type,
+    verb: &str,
+    errors: &mut Errors,
+) {
     let mut seen = Vec::new();
     handlers.retain(|handler| {
-        let event = text(&handler.event);
+        let event = text(event_of(handler));
         let twice = seen.contains(&event);
         if twice {
             errors.at(
-                &handler.event,
+                event_of(handler),
                 format_args!("`{event}` is handled twice: {verb} it in one `#[on]` handler"),
             );
         }

@@ -7,7 +7,7 @@ use syn::{Ident, LitStr, Path, Type};
 use crate::errors::Errors;
 use crate::handler::{Block, Borrow, parenthesized, text};
 use crate::keys::{self, CRATE, Keys};
-use crate::projection::{On, keep_first, on};
+use crate::projection::{HEADER, On, keep_first, on};
 
 const KEYS: Keys = Keys {
     attribute: "#[subscriber]",
@@ -51,7 +51,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             &mut errors,
         );
         let arguments = handler.arguments();
-        model.handlers.extend(on(&handler, &arguments, "&mut self, event: &…", &mut errors));
+        model.handlers.extend(on(
+            &handler,
+            &arguments,
+            "&mut self, event: &…",
+            HEADER,
+            &mut errors,
+        ));
     }
     if model.handlers.is_empty() && errors.is_empty() {
         errors.span(
@@ -59,7 +65,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             "a subscriber needs handlers: write `#[on] fn …` for each event that it handles",
         );
     }
-    keep_first(&mut model.handlers, "handle", &mut errors);
+    keep_first(&mut model.handlers, |on| &on.event, "handle", &mut errors);
 
     let generated = implementation(&model, errors.is_empty());
     let block = &block.item;

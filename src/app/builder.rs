@@ -36,6 +36,7 @@ use crate::reactor::route::Routes as EventRoutes;
 use crate::reactor::{
     Engine, Reactions, Reactor, ReactorGauge, ReactorOptions, Wiring as EngineWiring,
 };
+use crate::retry::FailurePolicy;
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -717,7 +718,7 @@ impl Building {
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
-        let gauge = self.start_engine(R::NAME, routes, R::options())?;
+        let gauge = self.start_engine(R::NAME, routes, R::options(), R::failures())?;
         self.reactor_gauges.push((R::NAME, gauge.clone()));
         let head = self.head.clone();
         self.declared.push(Declared {
@@ -740,6 +741,7 @@ impl Building {
         name: &'static str,
         routes: EventRoutes,
         options: ReactorOptions,
+        failures: FailurePolicy,
     ) -> Result<ReactorGauge, StartError> {
         if self.letters.iter().any(|letters| letters.consumer() == name) {
             return Err(StartError::ConsumerTwice(name));
@@ -767,7 +769,7 @@ impl Building {
             clock: Arc::clone(&self.clock),
             clerk,
         };
-        self.engines.push((name, Engine::new(routes, options, wiring, ledger, &begin)));
+        self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
         Ok(ReactorGauge { progress: receiver, in_flight, shelf })
     }
 

@@ -40,7 +40,7 @@ use crate::letters::shelf::{Change, Fate};
 use crate::letters::{Attempt, Letter};
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
-use crate::retry::{ErrorClass, OnFailure};
+use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::Position;
@@ -74,6 +74,7 @@ pub(crate) struct Engine {
     routes: Arc<Routes>,
     filter: Filter,
     options: ReactorOptions,
+    failures: FailurePolicy,
     wiring: Wiring,
     /// Events up to here are a replay.
     replayed: Position,
@@ -143,6 +144,7 @@ impl Engine {
     pub(crate) fn new(
         routes: Routes,
         options: ReactorOptions,
+        failures: FailurePolicy,
         wiring: Wiring,
         ledger: Ledger,
         begin: &Begin,
@@ -157,6 +159,7 @@ impl Engine {
             routes: Arc::new(routes),
             filter,
             options,
+            failures,
             wiring,
             replayed: begin.replayed,
             shelved: shelved.unwrap_or_default(),
@@ -374,7 +377,7 @@ impl Engine {
             Ended::Event { outcome: Err(_), .. } | Ended::Letter { outcome: Ok(Err(_)), .. }
                 if self.is_ending() => {}
             Ended::Event { key, item, attempt, outcome: Err(failed) } => {
-                match self.options.failures.on_failure {
+                match self.failures.on_failure {
                     OnFailure::Park => self.park(key, &item.header, failed),
                     OnFailure::Stop => self.insist(key, item, attempt, failed),
                 }
@@ -443,7 +446,7 @@ impl Engine {
 
     /// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
     fn judge(&self, letter: &mut Letter, failed: &Failed) -> Option<Instant> {
-        let failures = &self.options.failures;
+        let failures = &self.failures;
         let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
         let (at, error) = (self.wiring.clock.now(), chain(&*failed.cause));
         letter.tried_in_vain(Attempt { at, class, error, span: failed.span }, &failures.retry)
@@ -468,7 +471,7 @@ impl Engine {
     fn shelve(&mut self) {
         while let Some((letter, _)) = self.homeless.front() {
             let shelf = Arc::clone(&self.wiring.clerk.shelf);
-            let max_keys = self.options.failures.max_parked_keys;
+            let max_keys = self.failures.max_parked_keys;
             {
                 let shelved = shelf.read();
                 let (new_key, behind) =
@@ -496,7 +499,7 @@ impl Engine {
 
     /// Tries an event again in its place, or stops before it.
     fn insist(&mut self, key: Arc<str>, item: Item, attempt: u32, failed: Failed) {
-        let failures = &self.options.failures;
+        let failures = &self.failures;
         let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
         let pause = match class {
             ErrorClass::Transient => failures.retry.pause(attempt),

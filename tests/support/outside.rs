@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings::{App, Delivery, FailurePolicy, ReactorOptions, ReactorStatus, Retry};
+use tidings::{App, Delivery, FailurePolicy, ReactorStatus, Retry};
 use tokio::sync::watch;
 
 /// The outside world. All clones are the same.
@@ -137,14 +137,11 @@ impl Outside {
     }
 }
 
-/// Options with pauses of a millisecond: three attempts.
-pub(crate) fn hasty() -> ReactorOptions {
+/// Three attempts, with pauses of a millisecond.
+pub(crate) fn hasty() -> FailurePolicy {
     let pause = Duration::from_millis(1);
     let retry = Retry { attempts: 3, first: pause, longest: pause };
-    ReactorOptions {
-        failures: FailurePolicy { retry, ..FailurePolicy::for_effects() },
-        ..ReactorOptions::default()
-    }
+    FailurePolicy { retry, ..FailurePolicy::for_effects() }
 }
 
 /// The state of the app's only reactor.
