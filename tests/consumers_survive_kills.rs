@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bank::{Dice, sqlite, until};
-use futures_util::future::try_join_all;
 use effects::{Charges, Done, Letterbox, Sent, Stamps};
+use futures_util::future::try_join_all;
 use orders::{AllRules, Book, Files, Picky, Place, Seen, WRITERS, start};
 use orders_log::OrdersLog;
 use tidings::{App, ConsumerLetters, Letter, LetterError, LetterState, ResolutionKind};
@@ -83,8 +83,9 @@ struct Acknowledged {
 
 /// Runs this same test as a child process, kills it at a random moment, and returns what it has acknowledged.
 fn run_and_kill(directory: &Path, log: &OrdersLog, dice: &mut Dice) -> Vec<Acknowledged> {
-    let numbers: Vec<_> =
-        (0..WRITERS).map(|writer| log.next_number(writer).saturating_sub(AGAIN).to_string()).collect();
+    let numbers: Vec<_> = (0..WRITERS)
+        .map(|writer| log.next_number(writer).saturating_sub(AGAIN).to_string())
+        .collect();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture"])
         .arg("every_consumer_stands_where_it_should_after_kills_at_any_moment")
@@ -301,7 +302,11 @@ fn check_letterbox(app: &App, lives: &[Vec<Sent>], all: &Done) {
             assert_eq!(index, expected, "at {position} of {stream}");
             next.insert(&**stream, index + 1);
             let done = done.entry(stream).or_default();
-            assert!(index <= *done, "nothing was done of {stream} from {} to {position}", left[*done]);
+            assert!(
+                index <= *done,
+                "nothing was done of {stream} from {} to {position}",
+                left[*done]
+            );
             *done = (*done).max(index + 1);
         }
     }

@@ -167,12 +167,7 @@ impl Rules {
 )]
 impl Picky {
     #[on(key = event.writer)]
-    fn placed(
-        &self,
-        tx: &Transaction<'_>,
-        event: &Placed,
-        header: &Header,
-    ) -> Result<(), Failed> {
+    fn placed(&self, tx: &Transaction<'_>, event: &Placed, header: &Header) -> Result<(), Failed> {
         let position = header.position.as_u64();
         tx.execute(
             "INSERT INTO picky (position, writer) VALUES (?1, ?2)",

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use tidings::{
-    Commit, CommandId, Durability, EventSet, EventStore, ExpectedVersion, Header, Recorded, Sqlite,
-    StreamId, Timestamp,
+    CommandId, Commit, Durability, Event, EventSet, EventStore, ExpectedVersion, Filter, Header,
+    Position, Recorded, Sqlite, StreamId, Timestamp, decode_event,
 };
 
 use crate::account::{AccountEvent, Deposited};
+
+/// How many events are read at a time.
+const PAGE: usize = 1_024;
 
 /// The id of the stream that the event of this number belongs to: neighbours are far apart.
 pub(crate) fn stream(number: u64, streams: u64) -> String {
@@ -40,4 +43,19 @@ pub(crate) fn fill(path: &Path, events: u64, streams: u64) {
         let outcomes = store.commit(&mut group).expect("a commit");
         assert!(outcomes.iter().all(Result::is_ok));
     }
+}
+
+/// The deposits in a log, a page at a time.
+pub(crate) fn read(store: &dyn EventStore) -> impl Iterator<Item = (Header, Deposited)> {
+    let filter = Filter::Names(vec![Deposited::NAME]);
+    let mut position = Position::START;
+    let pages = std::iter::from_fn(move || {
+        let page = store.read_log(position, &filter, PAGE).expect("a page");
+        position = page.through;
+        (!page.events.is_empty()).then_some(page.events)
+    });
+    pages.flatten().map(|Recorded { header, payload }| {
+        let event = decode_event(header.schema_version, store.codec(), &payload);
+        (header, event.expect("an event"))
+    })
 }
