@@ -79,6 +79,23 @@ impl Arbiters {
         ActorHandle { join }
     }
 
+    /// Starts an actor on the thread of the system itself, which runs nothing of the user's and so is always free. None if the
+    /// system has been stopped.
+    pub(crate) fn spawn_aside<F>(
+        &self,
+        engine: impl FnOnce() -> F + Send + 'static,
+    ) -> Option<ActorHandle>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let threads = self.threads.lock();
+        let (ended, join) = oneshot::channel();
+        threads.as_ref()?.system.arbiter().spawn_fn(move || {
+            Host { engine: Some(Box::pin(engine())), ended: Some(ended) }.start();
+        });
+        Some(ActorHandle { join })
+    }
+
     /// Ends the arbiters and their system, and joins the threads; blocks until they have ended.
     pub(crate) fn stop(&self) {
         let Some(threads) = self.threads.lock().take() else {

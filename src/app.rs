@@ -9,9 +9,12 @@
 
 mod builder;
 mod running;
+#[cfg(feature = "testing")]
+pub(crate) mod settle;
+mod watchdog;
 
 use std::any::{Any, TypeId};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -31,9 +34,9 @@ use crate::event::{Envelope, EventSet};
 use crate::http::ReadToken;
 use crate::letters::Letters;
 use crate::processor::Progress;
-use crate::projection::{Projection, ProjectionStatus, Storage, Watching};
+use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
+use crate::projection::{self, Projection, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
-use crate::reactor::{ReactorGauge, ReactorStatus};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
 use crate::stream::Position;
@@ -49,6 +52,38 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
+}
+
+/// A handle to an app that does not keep it alive, for what the app itself owns.
+#[derive(Clone, Default)]
+pub(crate) struct WeakApp {
+    inner: Weak<Inner>,
+}
+
+impl WeakApp {
+    /// Whether it leads, or has led, to an app.
+    pub(crate) fn is_set(&self) -> bool {
+        !Weak::ptr_eq(&self.inner, &Weak::new())
+    }
+
+    /// The app, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<App> {
+        self.inner.upgrade().map(|inner| App { inner })
+    }
+}
+
+impl PartialEq for WeakApp {
+    fn eq(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for WeakApp {}
+
+impl std::fmt::Debug for WeakApp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeakApp").field("is_set", &self.is_set()).finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -72,8 +107,10 @@ struct Inner {
 struct Gauges {
     sequencer: SequencerGauge,
     shards: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projections: Vec<(&'static str, watch::Receiver<Progress>)>,
-    reactors: Vec<(&'static str, ReactorGauge)>,
+    /// Waits for each shard to come to rest.
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
+    consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
 }
 
@@ -229,12 +266,42 @@ impl App {
 
     /// Where each projection shows its progress.
     pub(crate) fn progress_of_projections(&self) -> Vec<watch::Receiver<Progress>> {
-        self.inner.gauges.projections.iter().map(|(_, progress)| progress.clone()).collect()
+        let consumers = self.inner.gauges.consumers.iter();
+        let projections = consumers.filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        projections.map(|gauge| gauge.watch()).collect()
     }
 
     /// The dead letters: events that consumers could not handle, and those that wait behind them.
     pub fn letters(&self) -> &Letters {
         &self.inner.letters
+    }
+
+    /// Waits until a consumer has handled everything up to `position`, or set it aside as letters: a projection, a reactor, or the
+    /// aggregates of a category that subscribe, by its name. So a program waits for the effects of what it has written.
+    ///
+    /// # Errors
+    /// - [`ViewError::TimedOut`]: it did not get there within `patience`.
+    /// - [`ViewError::Stopped`]: it stopped before.
+    /// - [`ViewError::Unknown`]: no consumer has this name.
+    ///
+    /// # Cancel safety
+    /// Waiting changes nothing; it can be dropped at any time.
+    pub async fn reached(
+        &self,
+        consumer: &str,
+        position: Position,
+        patience: Duration,
+    ) -> Result<(), ViewError> {
+        let consumers = &self.inner.gauges.consumers;
+        match consumers.iter().find(|gauge| gauge.name() == consumer) {
+            Some(gauge) => {
+                projection::reached(gauge.name(), gauge.watch(), position, patience).await
+            }
+            None => Err(ViewError::Unknown {
+                name: consumer.to_owned(),
+                known: consumers.iter().map(|gauge| gauge.name()).collect(),
+            }),
+        }
     }
 
     /// The topic of an aggregate's events, if one of the app's aggregates or projections has to do with them.
@@ -283,7 +350,6 @@ impl App {
 
     /// What every part of the app is doing.
     pub fn status(&self) -> AppStatus {
-        let head = *self.inner.head.borrow();
         let gauges = &self.inner.gauges;
         AppStatus {
             durability: self.inner.store.durability(),
@@ -301,16 +367,7 @@ impl App {
                 topics.extend(self.inner.bus.status());
                 topics
             },
-            projections: gauges
-                .projections
-                .iter()
-                .map(|(name, progress)| ProjectionStatus::new(name, &progress.borrow(), &head))
-                .collect(),
-            reactors: gauges
-                .reactors
-                .iter()
-                .map(|(name, gauge)| gauge.status(name, &head))
-                .collect(),
+            consumers: gauges.consumers.iter().map(|gauge| gauge.status()).collect(),
             subscribers: gauges
                 .subscribers
                 .iter()
@@ -372,7 +429,7 @@ impl std::fmt::Debug for App {
 }
 
 /// What every part of an app is doing, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AppStatus {
     /// What an acknowledged command survives.
@@ -383,12 +440,17 @@ pub struct AppStatus {
     pub aggregates: Vec<AggregateStatus>,
     /// Each topic: the durable ones, then those of the bus.
     pub topics: Vec<TopicStatus>,
-    /// Each projection.
-    pub projections: Vec<ProjectionStatus>,
-    /// Each reactor.
-    pub reactors: Vec<ReactorStatus>,
+    /// Each durable consumer: projections, reactors, and aggregates that subscribe.
+    pub consumers: Vec<ConsumerStatus>,
     /// Each subscriber by event type.
     pub subscribers: Vec<SubscriberStatus>,
+}
+
+impl AppStatus {
+    /// The durable consumer of this name; none if there is no such one.
+    pub fn consumer(&self, name: &str) -> Option<&ConsumerStatus> {
+        self.consumers.iter().find(|consumer| consumer.name == name)
+    }
 }
 
 /// The state of one type of aggregate.

@@ -61,17 +61,16 @@ pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
 };
+pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, ProjectionStatus, Storage, View,
-    ViewError, ViewRef, Watching,
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Storage, View, ViewError, ViewRef,
+    Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
-pub use reactor::{
-    Delivery, Reacting, Reactions, Reactor, ReactorOptions, ReactorStatus, StartFrom,
-};
+pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{

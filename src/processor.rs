@@ -13,6 +13,7 @@
 mod catch_up;
 #[cfg(feature = "sqlite")]
 pub(crate) mod file;
+pub(crate) mod gauge;
 pub(crate) mod ledger;
 mod parking;
 mod source;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tracing::{debug_span, error, warn};
 
 use self::catch_up::ReadAhead;
+use self::gauge::Gauge;
 use self::parking::letters;
 pub(crate) use self::parking::{read, read_edited};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
@@ -52,22 +54,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(crate) struct Progress {
     /// Every event up to here is folded.
     pub(crate) position: Position,
-    /// When the last folded event was decided.
+    /// When the newest event that it has passed was decided, as far as it knows: it has seen those that it handles, and the
+    /// head whenever it was level.
     pub(crate) time: Timestamp,
     pub(crate) state: ConsumerState,
+    /// When it said so.
+    pub(crate) at: Timestamp,
     /// Why it stopped, or why it tries again.
     pub(crate) trouble: Option<Arc<Trouble>>,
-}
-
-impl Progress {
-    /// How much older the last folded event is than the newest one in the log; none before the first.
-    pub(crate) fn lag_age(&self, head: &Head) -> Option<Duration> {
-        match self.position.behind(head.position) {
-            0 => Some(Duration::ZERO),
-            _ if self.time == Timestamp::default() => None,
-            _ => Some(self.time.until(head.time)),
-        }
-    }
 }
 
 /// What a consumer is doing.
@@ -83,6 +77,18 @@ pub enum ConsumerState {
     Retrying,
     /// It stopped at an event that it could not handle, or because the app shut down.
     Stopped,
+}
+
+impl ConsumerState {
+    /// As it is written in figures and traces: `catching_up`, `live`, `retrying`, `stopped`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::Retrying => "retrying",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What keeps a consumer from going on.
@@ -135,6 +141,8 @@ pub(crate) struct Chunk {
     pub(crate) through: Position,
     /// When the last event that was handled was decided, if there was any.
     pub(crate) time: Option<Timestamp>,
+    /// How many events handlers have handled.
+    pub(crate) handled: u64,
     /// What changes on the shelf.
     pub(crate) changes: Vec<Change>,
     /// The event that stopped it.
@@ -146,7 +154,7 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Nothing folded, up to `through`.
     pub(crate) fn up_to(through: Position) -> Self {
-        Self { through, time: None, changes: Vec::new(), failure: None, ended: false }
+        Self { through, time: None, handled: 0, changes: Vec::new(), failure: None, ended: false }
     }
 }
 
@@ -253,6 +261,7 @@ pub(crate) struct Wiring {
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: FailurePolicy,
     pub(crate) clerk: Clerk,
@@ -390,7 +399,9 @@ impl<K: Keeper> Processor<K> {
         let store = Arc::clone(&self.wiring.store);
         let mut ahead = ReadAhead::new(store, self.filter.clone());
         loop {
-            let end = last.unwrap_or_else(|| self.wiring.head.borrow().position);
+            let head = *self.wiring.head.borrow();
+            let end = last.unwrap_or(head.position);
+            self.level_with(&head);
             if self.position >= end {
                 if last.is_some() || self.join() {
                     return Ok(Step::Level);
@@ -485,10 +496,15 @@ impl<K: Keeper> Processor<K> {
         self.wiring.clerk.shelf.apply(chunk.changes);
         if let Some(failure) = chunk.failure {
             (self.position, self.time) = self.keeper.checkpoint();
+            // What can be taken back was taken back, and is not counted: it is folded again.
+            if self.position >= chunk.through {
+                self.wiring.gauge.count(chunk.handled);
+            }
             return Err(Interrupt::Failed(failure));
         }
+        self.wiring.gauge.count(chunk.handled);
         self.position = self.position.max(chunk.through);
-        self.time = chunk.time.unwrap_or(self.time);
+        self.time = self.time.max(chunk.time.unwrap_or_default());
         if !changed {
             return Ok(());
         }
@@ -528,6 +544,7 @@ impl<K: Keeper> Processor<K> {
                     self.leave();
                     return Ok(Step::Behind);
                 }
+                self.level_with(&head);
                 self.report(ConsumerState::Live, None);
                 if *self.wiring.stopping.borrow() == Stopping::Now {
                     return Ok(Step::Stop);
@@ -604,9 +621,16 @@ impl<K: Keeper> Processor<K> {
         }
     }
 
+    /// Takes note of the time that it is level with, if it is: events that are not for it are passed as well.
+    fn level_with(&mut self, head: &Head) {
+        if self.position >= head.position {
+            self.time = self.time.max(head.time);
+        }
+    }
+
     fn report(&self, state: ConsumerState, trouble: Option<Arc<Trouble>>) {
-        let (position, time) = (self.position, self.time);
-        self.wiring.progress.send_replace(Progress { position, time, state, trouble });
+        let (position, time, at) = (self.position, self.time, self.wiring.clock.now());
+        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
     }
 }
 

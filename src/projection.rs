@@ -29,7 +29,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
@@ -42,7 +41,6 @@ use crate::processor::{ConsumerState, Handler, Progress, Sources, Trouble, Typed
 use crate::query::Answers;
 use crate::retry::FailurePolicy;
 use crate::stream::Position;
-use crate::telemetry::chain;
 
 /// Events folded into a view (read model).
 #[diagnostic::on_unimplemented(
@@ -252,9 +250,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> HandlerOutcome for Result<(), E> {
 #[non_exhaustive]
 pub enum ViewError {
     /// The view did not reach the position in time; it may later.
-    #[error(
-        "projection {name} stands at position {reached} and did not reach {wanted} within {waited:?}"
-    )]
+    #[error("{name} stands at position {reached} and did not reach {wanted} within {waited:?}")]
     TimedOut {
         /// The projection's name.
         name: &'static str,
@@ -266,7 +262,7 @@ pub enum ViewError {
         waited: Duration,
     },
     /// The projection has stopped before the position, so the view will not reach it.
-    #[error("projection {name} stopped at position {reached} and will not reach {wanted}")]
+    #[error("{name} stopped at position {reached} and will not reach {wanted}")]
     Stopped {
         /// The projection's name.
         name: &'static str,
@@ -277,6 +273,14 @@ pub enum ViewError {
         /// Why it stopped; none if the app was shut down.
         #[source]
         trouble: Option<Arc<Trouble>>,
+    },
+    /// No consumer of the app has this name.
+    #[error("the app has no consumer {name:?}; it has {known:?}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names of its consumers.
+        known: Vec<&'static str>,
     },
     /// A query on a table view failed.
     #[error("the query on projection {name} failed")]
@@ -289,48 +293,11 @@ pub enum ViewError {
     },
 }
 
-/// The state of a projection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ProjectionStatus {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is doing.
-    pub state: ConsumerState,
-    /// Every event up to here is folded.
-    pub position: Position,
-    /// How many positions lie between it and the head of the log.
-    pub lag_events: u64,
-    /// How much older the last folded event is than the newest one in the log; zero when level, none before the first event
-    /// was folded.
-    pub lag_age: Option<Duration>,
-    /// What keeps it from going on, with all causes.
-    pub trouble: Option<String>,
-}
-
-impl ProjectionStatus {
-    pub(crate) fn new(
-        name: &'static str,
-        progress: &Progress,
-        head: &crate::sequencer::Head,
-    ) -> Self {
-        let lag_events = progress.position.behind(head.position);
-        Self {
-            name,
-            state: progress.state,
-            position: progress.position,
-            lag_events,
-            lag_age: progress.lag_age(head),
-            trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
-        }
-    }
-}
-
 /// How long a read waits for its position, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Waits until a projection has reached `wanted`; needs no timer if it has.
-async fn reached(
+/// Waits until a consumer has reached `wanted`; needs no timer if it has.
+pub(crate) async fn reached(
     name: &'static str,
     mut progress: watch::Receiver<Progress>,
     wanted: Position,

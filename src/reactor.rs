@@ -44,28 +44,19 @@ use std::fmt;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use serde::Serialize;
-use tokio::sync::watch;
 
 pub(crate) use self::engine::{Engine, Wiring};
 use self::route::{Attempting, Limit, Prepared, Route, Routes};
-use crate::app::{Building, StartError};
+use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
 use crate::codec::Codec;
 use crate::event::{DecodeError, Event, EventSet, Header, MemberOf, Recorded};
-use crate::id::DeliveryId;
-use crate::letters::shelf::Shelf;
-use crate::processor::{ConsumerState, Progress};
+use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
 use crate::projection::Transaction;
 use crate::retry::FailurePolicy;
-use crate::sequencer::Head;
-use crate::stream::Position;
-use crate::telemetry::chain;
 
 /// Handlers with effects outside the store, at least once for each event.
 ///
@@ -134,6 +125,15 @@ pub trait Reactor: Send + Sync + Sized + 'static {
     }
 }
 
+/// What an engine does.
+pub(crate) struct Plan {
+    pub(crate) routes: Routes,
+    pub(crate) hears: Vec<Reference>,
+    pub(crate) publishes: Vec<Reference>,
+    pub(crate) options: ReactorOptions,
+    pub(crate) failures: FailurePolicy,
+}
+
 /// How a reactor handles its events.
 #[derive(Debug, Clone, Copy)]
 pub struct ReactorOptions {
@@ -176,6 +176,32 @@ pub struct Delivery {
     pub is_replay: bool,
     /// What is known of the event apart from its payload.
     pub header: Header,
+    app: WeakApp,
+}
+
+impl Delivery {
+    /// The app, to ask a query or to send a command; none if its last handle was dropped.
+    ///
+    /// # Examples
+    /// A command takes effect once, however often its event is delivered, if its id is [derived](Self::command_id):
+    ///
+    /// ```
+    /// # use tidings::{Delivery, SentTo};
+    /// # async fn handler<Ship: SentTo>(ship: Ship, order: &str, delivery: &Delivery)
+    /// # -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    /// # where <Ship::Aggregate as tidings::Aggregate>::Error: 'static {
+    /// let app = delivery.app().ok_or("the app is gone")?;
+    /// app.send(order, ship).command_id(delivery.command_id("ship")).caused_by(delivery).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn app(&self) -> Option<App> {
+        self.app.upgrade()
+    }
+
+    /// The id of the command that the reactor calls `name` while it handles this event: the same on each attempt.
+    pub fn command_id(&self, name: &str) -> CommandId {
+        CommandId::from_name(&format!("{}/{name}", self.id))
+    }
 }
 
 impl Deref for Delivery {
@@ -436,58 +462,5 @@ fn event<E: MemberOf>(decoded: &Decoded) -> Option<&E> {
 impl<R> fmt::Debug for Reactions<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.reactions.iter().map(|reaction| reaction.name)).finish()
-    }
-}
-
-/// The state of a reactor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ReactorStatus {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is doing.
-    pub state: ConsumerState,
-    /// Every event up to here is finished: handled, set aside as a letter, or discarded.
-    pub position: Position,
-    /// How many positions lie between it and the head of the log.
-    pub lag_events: u64,
-    /// How much older the last finished event is than the newest one in the log; zero when level, none before the first.
-    pub lag_age: Option<Duration>,
-    /// How many attempts have begun and not ended.
-    pub in_flight: usize,
-    /// How often an event was tried again since the app was started.
-    pub retries: u64,
-    /// How many keys are parked.
-    pub parked_keys: usize,
-    /// How many letters they hold, those that wait included.
-    pub letters: usize,
-    /// What keeps it from going on, with all causes.
-    pub trouble: Option<String>,
-}
-
-/// What a reactor shows of itself.
-#[derive(Clone)]
-pub(crate) struct ReactorGauge {
-    pub(crate) progress: watch::Receiver<Progress>,
-    pub(crate) in_flight: Arc<AtomicUsize>,
-    pub(crate) shelf: Arc<Shelf>,
-}
-
-impl ReactorGauge {
-    pub(crate) fn status(&self, name: &'static str, head: &Head) -> ReactorStatus {
-        let progress = self.progress.borrow().clone();
-        let (parked_keys, letters) = self.shelf.read().count();
-        ReactorStatus {
-            name,
-            state: progress.state,
-            position: progress.position,
-            lag_events: progress.position.behind(head.position),
-            lag_age: progress.lag_age(head),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-            retries: self.shelf.retries(),
-            parked_keys,
-            letters,
-            trouble: progress.trouble.as_deref().map(|trouble| chain(trouble)),
-        }
     }
 }

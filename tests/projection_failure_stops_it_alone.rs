@@ -20,7 +20,7 @@ use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite;
 use tidings::testing::{Fault, Faulty, Operation};
 use tidings::{
-    App, Command, ConsumerState, Event, EventStore, Header, Memory, Position, ProjectionStatus,
+    App, Command, ConsumerState, ConsumerStatus, Event, EventStore, Header, Memory, Position,
     ViewError, aggregate, projection,
 };
 
@@ -73,9 +73,8 @@ fn check(event: &Deposited) -> Result<(), String> {
     }
 }
 
-fn status(app: &App, name: &str) -> ProjectionStatus {
-    let all = app.status().projections;
-    all.into_iter().find(|status| status.name == name).unwrap()
+fn status(app: &App, name: &str) -> ConsumerStatus {
+    app.status().consumer(name).unwrap().clone()
 }
 
 async fn start(store: impl EventStore) -> App {
@@ -287,8 +286,9 @@ async fn a_log_that_cannot_be_read_is_said_and_tried_again() {
     let (store, faults) = Faulty::new(sqlite(&path));
     let builder = App::builder().aggregate::<Account>().store(store);
     let builder = builder.projection(Balances::default());
-    faults.fail(Operation::ReadLog, 2, Fault::Failed);
+    // The start itself reads the newest event and the oldest.
     faults.fail(Operation::ReadLog, 3, Fault::Failed);
+    faults.fail(Operation::ReadLog, 4, Fault::Failed);
     let app = builder.start().await.unwrap();
     until("it says that it tries again", || {
         let status = status(&app, "balances");

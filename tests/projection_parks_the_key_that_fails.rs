@@ -338,10 +338,7 @@ async fn too_many_parked_keys_stop_it_until_there_is_room() {
     rules.refuse(0);
     let app = start::<1>(Memory::new(), &rules).await;
     deposit(&app, &[("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 1)]).await;
-    let status = |name| {
-        let all = app.status().projections;
-        all.into_iter().find(|status| status.name == name).unwrap()
-    };
+    let status = |name| app.status().consumer(name).unwrap().clone();
     for name in ["listed", "tabled"] {
         until("it has stopped", || status(name).state == ConsumerState::Stopped).await;
         let status = status(name);
@@ -556,7 +553,7 @@ async fn one_that_needs_total_order_tries_again_in_place_and_then_stops() {
     let builder = App::builder().store(Memory::new()).aggregate::<Account>().projection(view);
     let app = builder.start().await.unwrap();
     deposit(&app, &[("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)]).await;
-    let status = || app.status().projections.remove(0);
+    let status = || app.status().consumers.remove(0);
     until("it has stopped", || status().state == ConsumerState::Stopped).await;
     assert_eq!(status().position.as_u64(), 3);
     assert!(status().trouble.unwrap().contains("at position 4 of account-b"));

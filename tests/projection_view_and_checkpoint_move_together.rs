@@ -169,7 +169,7 @@ async fn a_view_that_cannot_be_written_is_tried_again_until_it_can() {
     let other_program = Connection::open(directory.path().join("log.views.db")).unwrap();
     other_program.execute_batch("BEGIN IMMEDIATE").unwrap();
     deposits(&app, 10..20).await;
-    let state = || app.status().projections.first().unwrap().state;
+    let state = || app.status().consumers.first().unwrap().state;
     until("the projection says that it tries again", || state() == ConsumerState::Retrying).await;
     other_program.execute_batch("ROLLBACK").unwrap();
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
@@ -206,7 +206,7 @@ async fn a_shut_down_view_says_that_it_has_stopped() {
     deposits(&app, 0..3).await;
     app.shutdown().await.unwrap();
     let status = app.status();
-    assert_eq!(status.projections[0].state, ConsumerState::Stopped);
-    assert_eq!((status.projections[0].lag_events, &status.projections[0].trouble), (0, &None));
+    assert_eq!(status.consumers[0].state, ConsumerState::Stopped);
+    assert_eq!((status.consumers[0].lag_events, &status.consumers[0].trouble), (0, &None));
     assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
 }

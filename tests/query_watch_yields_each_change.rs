@@ -242,7 +242,7 @@ async fn who_asks_seldom_gets_the_newest_and_nothing_between() {
 async fn a_query_runs_once_for_each_move_and_only_when_somebody_asks() {
     let app = start().await;
     until("all projections are live", || {
-        app.status().projections.iter().all(|projection| projection.state == ConsumerState::Live)
+        app.status().consumers.iter().all(|projection| projection.state == ConsumerState::Live)
     })
     .await;
     let runs = Arc::new(AtomicU64::new(0));
@@ -428,7 +428,7 @@ async fn a_projection_that_stands_still_with_too_many_letters_is_not_the_end() {
     // A second account is one too many: the projection stands still, which is not the end.
     app.send("c", Deposit { cents: 13 }).await.unwrap();
     until("the projection stands still", || {
-        app.status().projections[0].state == ConsumerState::Stopped
+        app.status().consumers[0].state == ConsumerState::Stopped
     })
     .await;
     let watching = begin(watching.next()).await;
@@ -450,7 +450,7 @@ async fn a_letter_that_is_handled_later_is_a_change() {
     let mut watching = view.watch(|parking: &Parking| parking.count);
     let parked = app.send("a", Deposit { cents: 13 }).await.unwrap().position;
     view.at_least(parked).await.unwrap();
-    until("the projection is live", || app.status().projections[0].state == ConsumerState::Live)
+    until("the projection is live", || app.status().consumers[0].state == ConsumerState::Live)
         .await;
     assert_eq!(next(&mut watching).await, Some(0));
     mended.store(true, Ordering::Relaxed);

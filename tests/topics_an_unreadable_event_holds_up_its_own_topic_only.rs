@@ -14,8 +14,8 @@ mod bank;
 
 use bank::*;
 use tidings::{
-    App, Commit, ConsumerState, ExpectedVersion, Header, Memory, Position, Recorded,
-    SubscriptionError, Timestamp, projection,
+    App, Commit, ExpectedVersion, Header, Memory, Position, Recorded, SubscriptionError, Timestamp,
+    projection,
 };
 
 /// What the ledger says; hears of no account.
@@ -42,7 +42,7 @@ fn write_unreadable(app: &App) {
 }
 
 #[tokio::test]
-async fn readers_of_its_topic_stop_before_it_and_all_others_go_on() {
+async fn readers_of_its_topic_meet_it_in_its_place_and_all_others_go_on() {
     let builder = App::builder().store(Memory::new()).aggregate::<Account>().aggregate::<Ledger>();
     let builder = builder.projection(Balances::default()).projection(Entries::default());
     let app = builder.start().await.unwrap();
@@ -67,11 +67,12 @@ async fn readers_of_its_topic_stop_before_it_and_all_others_go_on() {
         panic!("the unreadable event was passed over");
     };
     assert_eq!(after, Position::new(1));
-    let stopped = || {
-        let status = app.status();
-        let balances = status.projections.iter().find(|p| p.name == "balances").cloned().unwrap();
-        balances.state == ConsumerState::Stopped && balances.position == Position::new(1)
-    };
-    until("the projection of accounts stops", stopped).await;
+    // The projection of accounts parks it, and folds what came after it.
+    assert_eq!(balances.at_least(later.position).await.unwrap().of["a"], 11);
+    let status = app.status();
+    let found = status.consumer("balances").unwrap();
+    assert_eq!((found.lag_events, found.parked_keys, found.letters), (0, 1, 1));
+    let letters = app.letters().of("balances").unwrap();
+    assert_eq!(letters.at(Position::new(2)).unwrap().stream, account("broken"));
     app.shutdown().await.unwrap();
 }

@@ -17,8 +17,14 @@ use parking_lot::Mutex;
 
 /// Makes an inbox that holds `capacity` commands.
 pub(crate) fn inbox<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let state =
-        State { queue: VecDeque::new(), line: VecDeque::new(), asleep: None, closed: false };
+    let state = State {
+        queue: VecDeque::new(),
+        line: VecDeque::new(),
+        asleep: None,
+        #[cfg(feature = "testing")]
+        onlookers: Vec::new(),
+        closed: false,
+    };
     let shared = Arc::new(Shared { capacity: capacity.max(1), state: Mutex::new(state) });
     (Sender { shared: Arc::clone(&shared) }, Receiver { shared })
 }
@@ -33,6 +39,9 @@ struct State<T> {
     line: VecDeque<Arc<Mutex<Option<T>>>>,
     /// The shard, if it sleeps because the queue is empty.
     asleep: Option<Waker>,
+    /// Who wants to know when it sleeps.
+    #[cfg(feature = "testing")]
+    onlookers: Vec<Waker>,
     closed: bool,
 }
 
@@ -94,6 +103,29 @@ impl<T> Sender<T> {
     }
 }
 
+#[cfg(feature = "testing")]
+impl<T: Send + 'static> Sender<T> {
+    /// What waits until the shard sleeps in front of an empty inbox while `is_idle` holds of it, or takes no more commands.
+    ///
+    /// The shard shows that it is idle before it sleeps, so that nothing slips through between the two.
+    pub(crate) fn rest(&self, is_idle: impl Fn() -> bool + Send + Sync + 'static) -> Rest {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |cx| {
+            let mut state = shared.state.lock();
+            let empty = state.queue.is_empty() && state.line.is_empty();
+            if state.closed || (empty && state.asleep.is_some() && is_idle()) {
+                return Poll::Ready(());
+            }
+            state.onlookers.push(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+/// Polls whether a shard has come to rest.
+#[cfg(feature = "testing")]
+pub(crate) type Rest = Box<dyn Fn(&mut Context<'_>) -> Poll<()> + Send + Sync>;
+
 impl<T> Receiver<T> {
     /// Takes up to `limit` commands and returns how many; zero if the inbox is closed and empty.
     ///
@@ -120,6 +152,8 @@ impl<T> Receiver<T> {
         }
         if taken == 0 && !state.closed {
             state.asleep = Some(cx.waker().clone());
+            #[cfg(feature = "testing")]
+            state.onlookers.drain(..).for_each(Waker::wake);
             return Poll::Pending;
         }
         Poll::Ready(taken)
@@ -130,6 +164,8 @@ impl<T> Receiver<T> {
         let line = {
             let mut state = self.shared.state.lock();
             state.closed = true;
+            #[cfg(feature = "testing")]
+            state.onlookers.drain(..).for_each(Waker::wake);
             std::mem::take(&mut state.line)
         };
         for place in line {

@@ -131,6 +131,14 @@ pub(crate) struct ShardGauge {
     pub(crate) decided: AtomicU64,
 }
 
+#[cfg(feature = "testing")]
+impl ShardGauge {
+    /// Whether it has nothing in hand.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.turns.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// What a shard is made of.
 pub(crate) struct Shard<A: Aggregate> {
     entries: HashMap<StreamId, Entry<A>>,

@@ -15,7 +15,9 @@ use crate::event::{
     DecodeError, Envelope, Event, EventSet, Header, MemberOf, Recorded, decode_event,
 };
 use crate::id::{CausationId, CommandId};
-use crate::retry::ErrorClass;
+use crate::reactor::route::{Attempting, Limit, Prepared, Route, Routes};
+use crate::reactor::{Delivery, ReactorOptions};
+use crate::retry::{ErrorClass, FailurePolicy};
 
 /// The events of others that an aggregate subscribes to; see [`Aggregate::subscribe`].
 ///
@@ -32,26 +34,26 @@ use crate::retry::ErrorClass;
 /// # Circles
 /// An event that stands at the end of 64 that have caused one another through subscriptions is parked rather than decided on.
 pub struct AggregateSubscriptions<A: Aggregate> {
-    pub(crate) routes: Vec<Route<A>>,
+    routes: Vec<Subscribed<A>>,
     /// The stored names of events that were named twice.
-    pub(crate) twice: Vec<&'static str>,
+    twice: Vec<&'static str>,
 }
 
-/// The way of one type of event.
-pub(crate) struct Route<A: Aggregate> {
-    pub(crate) event: &'static str,
-    pub(crate) heard: Reference,
-    pub(crate) set: (TypeId, &'static [&'static str]),
-    pub(crate) read: Box<Read<A>>,
+/// One type of event that is subscribed to.
+struct Subscribed<A: Aggregate> {
+    event: &'static str,
+    heard: Reference,
+    set: (TypeId, &'static [&'static str]),
+    read: Box<Read<A>>,
 }
 
 /// Reads an event: the instance that it goes to, and the command that it is to it.
-pub(crate) type Read<A> = dyn Fn(&Recorded, Codec) -> Result<(String, <A as Aggregate>::Command), DecodeError>
+type Read<A> = dyn Fn(&Recorded, Codec) -> Result<(String, <A as Aggregate>::Command), DecodeError>
     + Send
     + Sync;
 
 impl<A: Aggregate> AggregateSubscriptions<A> {
-    pub(crate) fn of_aggregate() -> Self {
+    fn of_aggregate() -> Self {
         let mut subscriptions = Self { routes: Vec::new(), twice: Vec::new() };
         A::subscribe(&mut subscriptions);
         subscriptions
@@ -75,9 +77,60 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
             Ok((to(&event, header), command(event)))
         });
         let heard = Reference::to_some::<Envelope<E::Set>>(vec![event]);
-        self.routes.push(Route { event, heard, set, read });
+        self.routes.push(Subscribed { event, heard, set, read });
         self
     }
+}
+
+/// How many instances of a category decide on events at a time: enough to fill the groups that are committed together.
+const CONCURRENCY: usize = 256;
+
+/// What the aggregates of `directory` subscribe to, and how it reaches them.
+///
+/// # Errors
+/// The name of an event that was named twice.
+pub(crate) fn routes<A: Aggregate>(
+    directory: &Arc<Directory<A>>,
+) -> Result<(Vec<Reference>, Routes), &'static str> {
+    let subscriptions = AggregateSubscriptions::<A>::of_aggregate();
+    if let Some(event) = subscriptions.twice.first() {
+        return Err(event);
+    }
+    let mut heard = Vec::new();
+    let mut routes = Routes::new();
+    for subscribed in subscriptions.routes {
+        heard.push(subscribed.heard);
+        let (read, directory) = (subscribed.read, Arc::clone(directory));
+        let prepare = move |recorded: &Recorded, codec| {
+            let (id, command) = read(recorded, codec)?;
+            let directory = Arc::clone(&directory);
+            let key = Some(id.clone());
+            let attempt = move |delivery: Delivery| -> Attempting {
+                let (directory, id) = (Arc::clone(&directory), id.clone());
+                let command = command.clone();
+                Box::pin(async move {
+                    Ok(decide_on::<A>(directory, &delivery.header, &id, command).await?)
+                })
+            };
+            // Its answer tells whether it took effect, so it is waited for as long as that takes.
+            Ok(Prepared { key, attempt: Box::new(attempt), limit: Limit::None })
+        };
+        let route = Route { prepare: Box::new(prepare), live_only: false };
+        routes.insert(subscribed.event, route);
+    }
+    Ok((heard, routes))
+}
+
+/// The sets of the events that aggregates of type `A` subscribe to.
+pub(crate) fn sets<A: Aggregate>() -> Vec<(TypeId, &'static [&'static str])> {
+    let subscriptions = AggregateSubscriptions::<A>::of_aggregate();
+    subscriptions.routes.iter().map(|subscribed| subscribed.set).collect()
+}
+
+/// How the engine of aggregates of type `A` runs, and what becomes of an event that fails.
+pub(crate) fn options<A: Aggregate>() -> (ReactorOptions, FailurePolicy) {
+    let options = ReactorOptions { concurrency: CONCURRENCY, ..ReactorOptions::default() };
+    (options, FailurePolicy { classify: classify::<A>, ..FailurePolicy::default() })
 }
 
 /// The key of the metadata under which an event says how many events have caused one another up to it.
@@ -87,7 +140,7 @@ const HOPS: &str = "tidings.hops";
 ///
 /// # Errors
 /// What the aggregate answers. That it has decided on the event before is none.
-pub(crate) async fn decide_on<A: Aggregate>(
+async fn decide_on<A: Aggregate>(
     directory: Arc<Directory<A>>,
     cause: &Header,
     id: &str,
@@ -115,7 +168,7 @@ pub(crate) async fn decide_on<A: Aggregate>(
 }
 
 /// The class of what an aggregate answers: errors of the log pass.
-pub(crate) fn classify<A: Aggregate>(error: &(dyn Error + 'static)) -> ErrorClass {
+fn classify<A: Aggregate>(error: &(dyn Error + 'static)) -> ErrorClass {
     match error.downcast_ref::<SendError<A::Error>>() {
         Some(SendError::Store(_) | SendError::Contended { .. } | SendError::Unavailable { .. }) => {
             ErrorClass::Transient

@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::running::{Parts, Running};
-use super::{App, Gauges, Inner, SHUTDOWN};
+use super::watchdog::Watchdog;
+use super::{App, Gauges, Inner, SHUTDOWN, WeakApp};
 use crate::actor::{ActorHandle, Arbiters};
 use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, MAX_TURNS, Shard, ShardGauge};
+use crate::aggregate::subscriptions;
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Hook, Reference, Routes, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Envelope, EventSet};
@@ -28,15 +30,12 @@ use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
 use crate::processor::file::ViewsFile;
+use crate::processor::gauge::{ConsumerKind, Gauge};
 use crate::processor::ledger::Ledger;
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
-use crate::projection::{Handlers, Projection, ProjectionStatus, Storage};
+use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
-use crate::reactor::route::Routes as EventRoutes;
-use crate::reactor::{
-    Engine, Reactions, Reactor, ReactorGauge, ReactorOptions, Wiring as EngineWiring,
-};
-use crate::retry::FailurePolicy;
+use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
 use crate::sequencer::{Head, Sequencer, SequencerInbox};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::{Position, StreamId};
@@ -65,6 +64,8 @@ struct Settings {
     arbiters: usize,
     limits: Limits,
     topic_capacity: usize,
+    /// How long a consumer may stand still.
+    patience: Duration,
     #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
 }
@@ -79,6 +80,14 @@ pub enum StartError {
     /// Two aggregates have the same category, or an aggregate was given twice.
     #[error("category {0:?} is used by two aggregates: each needs its own")]
     CategoryTwice(&'static str),
+    /// The aggregates of a category decide twice on the same event.
+    #[error("aggregate {category:?} decides twice on event {event:?}: decide on it once")]
+    DecidedTwice {
+        /// The category.
+        category: &'static str,
+        /// The event's stored name.
+        event: &'static str,
+    },
     /// A category cannot stand in a stream id.
     #[error("aggregate category {category:?} is not valid")]
     Category {
@@ -204,6 +213,7 @@ impl AppBuilder {
                 arbiters: cores.div_ceil(2),
                 limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
+                patience: Watchdog::PATIENCE,
                 #[cfg(feature = "sqlite")]
                 views: None,
             },
@@ -364,6 +374,17 @@ impl AppBuilder {
         self
     }
 
+    /// How long a consumer may stand still while it is behind the head of the log, before that is reported; 30 seconds unless
+    /// set. One that has stopped with trouble is reported at once.
+    ///
+    /// It is looked at every second, and at least four times within this time. When a consumer begins to stand still there is a
+    /// warning in the traces, with what keeps it; when it goes on there is a notice. Meanwhile the status says for how long:
+    /// [`ConsumerStatus::stalled`](crate::ConsumerStatus::stalled). It stops nobody.
+    pub fn watchdog(mut self, patience: Duration) -> Self {
+        self.settings.patience = patience;
+        self
+    }
+
     /// In which file table projections keep their views; beside the log unless set, in memory if the log is in memory.
     #[cfg(feature = "sqlite")]
     pub fn views(mut self, path: impl Into<PathBuf>) -> Self {
@@ -396,6 +417,7 @@ impl AppBuilder {
         let store = self.store.ok_or(StartError::NoStore)?;
         let (head, head_receiver) = watch::channel(read_head(&*store)?);
         let start = head_receiver.borrow().position;
+        let origin = time_after(&*store, Position::START)?.unwrap_or_else(|| self.clock.now());
         let max_turns = self.settings.arbiters
             * self.aggregates.len()
             * usize::try_from(MAX_TURNS).unwrap_or(1);
@@ -409,12 +431,14 @@ impl AppBuilder {
             settings: self.settings,
             sequencer: Some(inbox),
             head: head_receiver,
+            origin,
             closing: watch::Sender::new(false),
             stopping: watch::Sender::new(Stopping::No),
             arbiters: HashMap::new(),
             shards: Vec::new(),
             processors: Vec::new(),
             engines: Vec::new(),
+            app: watch::Sender::new(WeakApp::default()),
             subscribers: Vec::new(),
             bus: self.bus,
             declared: Vec::new(),
@@ -423,8 +447,9 @@ impl AppBuilder {
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
-            projection_gauges: Vec::new(),
-            reactor_gauges: Vec::new(),
+            #[cfg(feature = "testing")]
+            rests: Vec::new(),
+            consumers: Vec::new(),
             subscriber_gauges: Vec::new(),
             letters: Vec::new(),
             #[cfg(feature = "sqlite")]
@@ -447,6 +472,7 @@ impl AppBuilder {
             Ok(spawned) => (Ok(()), spawned),
             Err(error) => (Err(error), Default::default()),
         };
+        let watchdog = building.watch();
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
@@ -461,6 +487,7 @@ impl AppBuilder {
             reactors,
             subscribers,
             bus: started.is_ok().then(|| building.bus.clone()),
+            watchdog,
             sequencer,
             topics: Arc::clone(&topics),
             arbiters: building.arbiters.into_values().collect(),
@@ -479,7 +506,7 @@ impl AppBuilder {
         for finding in building.bus.map().findings() {
             tracing::warn!("{finding}");
         }
-        Ok(App {
+        let app = App {
             inner: Arc::new(Inner {
                 store,
                 head,
@@ -493,13 +520,16 @@ impl AppBuilder {
                 gauges: Gauges {
                     sequencer: sequencer_gauge,
                     shards: building.shard_gauges,
-                    projections: building.projection_gauges,
-                    reactors: building.reactor_gauges,
+                    #[cfg(feature = "testing")]
+                    rests: building.rests,
+                    consumers: building.consumers,
                     subscribers: building.subscriber_gauges,
                 },
                 running: Mutex::new(running),
             }),
-        })
+        };
+        building.app.send_replace(WeakApp { inner: Arc::downgrade(&app.inner) });
+        Ok(app)
     }
 }
 
@@ -517,12 +547,15 @@ fn read_head(store: &dyn EventStore) -> Result<Head, StoreError> {
     let position = store.head()?;
     let time = match position.as_u64().checked_sub(1) {
         None => Timestamp::default(),
-        Some(before) => {
-            let page = store.read_log(Position::new(before), &Filter::All, 1)?;
-            page.events.last().map(|event| event.header.time).unwrap_or_default()
-        }
+        Some(before) => time_after(store, Position::new(before))?.unwrap_or_default(),
     };
     Ok(Head { position, time })
+}
+
+/// When the event behind `position` was decided.
+fn time_after(store: &dyn EventStore, position: Position) -> Result<Option<Timestamp>, StoreError> {
+    let page = store.read_log(position, &Filter::All, 1)?;
+    Ok(page.events.first().map(|event| event.header.time))
 }
 
 /// Which threads an actor lives on. Kept apart, so that a long fold or a write to a view's file delays no decision.
@@ -544,6 +577,8 @@ pub struct Building {
     settings: Settings,
     sequencer: Option<SequencerInbox>,
     pub(crate) head: watch::Receiver<Head>,
+    /// When the log began.
+    origin: Timestamp,
     closing: watch::Sender<bool>,
     stopping: watch::Sender<Stopping>,
     topics: Topics,
@@ -552,6 +587,8 @@ pub struct Building {
     processors: Vec<(&'static str, ActorHandle)>,
     /// Those that are ready to run.
     engines: Vec<(&'static str, Engine)>,
+    /// Where the engines learn of the app that they are part of.
+    app: watch::Sender<WeakApp>,
     /// Those that are ready to run.
     subscribers: Vec<(&'static str, Ready)>,
     bus: Bus,
@@ -562,8 +599,9 @@ pub struct Building {
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
     shard_gauges: Vec<(&'static str, Vec<Arc<ShardGauge>>)>,
-    projection_gauges: Vec<(&'static str, watch::Receiver<Progress>)>,
-    reactor_gauges: Vec<(&'static str, ReactorGauge)>,
+    #[cfg(feature = "testing")]
+    rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
+    consumers: Vec<Arc<Gauge>>,
     subscriber_gauges: Vec<(&'static str, Arc<SubscriberGauge>)>,
     /// The letters of each consumer.
     letters: Vec<ConsumerLetters>,
@@ -614,6 +652,11 @@ impl Building {
         for _ in 0..self.settings.arbiters {
             let (inbox, commands) = inbox(limits.inbox);
             let gauge = Arc::new(ShardGauge::default());
+            #[cfg(feature = "testing")]
+            {
+                let gauge = Arc::clone(&gauge);
+                self.rests.push((A::CATEGORY, inbox.rest(move || gauge.is_idle())));
+            }
             inboxes.push(inbox);
             gauges.push(Arc::clone(&gauge));
             let shard = Shard::<A>::new(
@@ -628,20 +671,34 @@ impl Building {
             );
             self.shards.push((A::CATEGORY, arbiters.spawn(move || shard.run())));
         }
-        self.directories.insert(TypeId::of::<A>(), Box::new(Arc::new(Directory::new(inboxes))));
+        let directory = Arc::new(Directory::new(inboxes));
+        self.directories.insert(TypeId::of::<A>(), Box::new(Arc::clone(&directory)));
         self.shard_gauges.push((A::CATEGORY, gauges));
-        self.declared.push(Declared {
-            name: A::CATEGORY.into(),
-            kind: ComponentKind::Aggregate,
-            hears: Vec::new(),
-            publishes: vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())],
-            condition: None,
-        });
-        Ok(())
+        let publishes = vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())];
+        let (hears, routes) = subscriptions::routes(&directory)
+            .map_err(|event| StartError::DecidedTwice { category: A::CATEGORY, event })?;
+        if routes.is_empty() {
+            self.declared.push(Declared {
+                name: A::CATEGORY.into(),
+                kind: ComponentKind::Aggregate,
+                hears: Vec::new(),
+                publishes,
+                condition: None,
+            });
+            return Ok(());
+        }
+        for (set, names) in subscriptions::sets::<A>() {
+            self.claim(set, names)?;
+        }
+        let (options, failures) = subscriptions::options::<A>();
+        let plan = Plan { routes, hears, publishes, options, failures };
+        self.start_engine(A::CATEGORY, ConsumerKind::Aggregate, plan)
     }
 
     fn start_projection<P: Projection>(&mut self, projection: P) -> Result<(), StartError> {
-        if self.projection_gauges.iter().any(|(name, _)| *name == P::NAME) {
+        let mut projections =
+            self.consumers.iter().filter(|gauge| gauge.kind() == ConsumerKind::Projection);
+        if projections.any(|gauge| gauge.name() == P::NAME) {
             return Err(StartError::ProjectionTwice(P::NAME));
         }
         let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
@@ -667,7 +724,7 @@ impl Building {
             return Err(StartError::NoHandlers(P::NAME));
         }
         let shelf = Arc::new(Shelf::new(shelved));
-        let (letters, clerk) = ConsumerLetters::new(P::NAME, shelf);
+        let (letters, clerk) = ConsumerLetters::new(P::NAME, Arc::clone(&shelf));
         self.letters.push(letters);
         for source in &mut sources {
             let (set, names) = source.set();
@@ -675,19 +732,16 @@ impl Building {
             source.connect(&mut self.topics);
         }
         let hears = sources.iter().map(|source| source.heard()).collect();
-        let (position, time) = keeper.checkpoint();
-        let (progress, progress_receiver) = watch::channel(Progress {
-            position,
-            time,
-            state: ConsumerState::CatchingUp,
-            trouble: None,
-        });
+        let (kind, checkpoint) = (ConsumerKind::Projection, keeper.checkpoint());
+        let (progress, gauge) = self.consumer(P::NAME, kind, checkpoint, shelf, hears, Vec::new());
+        let progress_receiver = progress.subscribe();
         let wiring = Wiring {
             name: P::NAME,
             store: Arc::clone(&self.store),
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
             progress,
+            gauge,
             clock: Arc::clone(&self.clock),
             policy: P::failures(),
             clerk,
@@ -695,19 +749,52 @@ impl Building {
         let processor = Processor::new(keeper, sources, wiring);
         let arbiters = self.arbiters(floor)?;
         self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
-        self.projection_gauges.push((P::NAME, progress_receiver.clone()));
-        let (progress, head) = (progress_receiver.clone(), self.head.clone());
+        Ok(progress_receiver)
+    }
+
+    /// Registers a durable consumer that stands at `checkpoint`, and returns where it reports its progress and counts what it
+    /// handles. From here on it shows in the status, on the map and in the figures, and is watched.
+    pub(crate) fn consumer(
+        &mut self,
+        name: &'static str,
+        kind: ConsumerKind,
+        (position, time): (Position, Timestamp),
+        shelf: Arc<Shelf>,
+        hears: Vec<Reference>,
+        publishes: Vec<Reference>,
+    ) -> (watch::Sender<Progress>, Arc<Gauge>) {
+        let (progress, receiver) = watch::channel(Progress {
+            position,
+            time,
+            state: ConsumerState::CatchingUp,
+            at: self.clock.now(),
+            trouble: None,
+        });
+        let head = self.head.clone();
+        let gauge = Arc::new(Gauge::new(name, kind, head, receiver, shelf, self.origin));
+        self.consumers.push(Arc::clone(&gauge));
+        let shown = Arc::clone(&gauge);
         self.declared.push(Declared {
-            name: P::NAME.into(),
-            kind: ComponentKind::Projection,
+            name: name.into(),
+            kind: match kind {
+                ConsumerKind::Projection => ComponentKind::Projection,
+                ConsumerKind::Reactor => ComponentKind::Reactor,
+                ConsumerKind::Aggregate => ComponentKind::Aggregate,
+            },
             hears,
-            publishes: Vec::new(),
+            publishes,
             condition: Some(Arc::new(move || {
-                let status = ProjectionStatus::new(P::NAME, &progress.borrow(), &head.borrow());
-                Condition { lag: Some(status.lag_events), trouble: status.trouble }
+                let (lag, trouble) = shown.condition();
+                Condition { lag: Some(lag), trouble }
             })),
         });
-        Ok(progress_receiver)
+        (progress, gauge)
+    }
+
+    /// Starts the watchdog beside the actors that it watches; none if there are none.
+    fn watch(&self) -> Option<Watchdog> {
+        let arbiters = self.arbiters.values().next()?;
+        Watchdog::start(arbiters, self.consumers.clone(), self.settings.patience)
     }
 
     fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {
@@ -718,31 +805,19 @@ impl Building {
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
-        let gauge = self.start_engine(R::NAME, routes, R::options(), R::failures())?;
-        self.reactor_gauges.push((R::NAME, gauge.clone()));
-        let head = self.head.clone();
-        self.declared.push(Declared {
-            name: R::NAME.into(),
-            kind: ComponentKind::Reactor,
-            hears,
-            publishes: Vec::new(),
-            condition: Some(Arc::new(move || {
-                let status = gauge.status(R::NAME, &head.borrow());
-                Condition { lag: Some(status.lag_events), trouble: status.trouble }
-            })),
-        });
-        Ok(())
+        let (options, failures) = (R::options(), R::failures());
+        let plan = Plan { routes, hears, publishes: Vec::new(), options, failures };
+        self.start_engine(R::NAME, ConsumerKind::Reactor, plan)
     }
 
-    /// Makes an engine ready that handles the events of `routes`, and keeps its checkpoint and its letters under `name`; returns
-    /// what it shows of itself. It runs once everything else has started.
-    pub(crate) fn start_engine(
+    /// Makes an engine ready that does what `plan` says, and keeps its checkpoint and its letters under `name`. It runs once
+    /// everything else has started.
+    fn start_engine(
         &mut self,
         name: &'static str,
-        routes: EventRoutes,
-        options: ReactorOptions,
-        failures: FailurePolicy,
-    ) -> Result<ReactorGauge, StartError> {
+        kind: ConsumerKind,
+        plan: Plan,
+    ) -> Result<(), StartError> {
         if self.letters.iter().any(|letters| letters.consumer() == name) {
             return Err(StartError::ConsumerTwice(name));
         }
@@ -751,13 +826,9 @@ impl Building {
         let shelf = Arc::new(Shelf::new(std::mem::take(&mut begin.shelved)));
         let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
         self.letters.push(letters);
-        let (progress, receiver) = watch::channel(Progress {
-            position: begin.position,
-            time: begin.time,
-            state: ConsumerState::CatchingUp,
-            trouble: None,
-        });
-        let in_flight = Arc::default();
+        let checkpoint = (begin.position, begin.time);
+        let Plan { routes, hears, publishes, options, failures } = plan;
+        let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears, publishes);
         let wiring = EngineWiring {
             name,
             store: Arc::clone(&self.store),
@@ -765,12 +836,13 @@ impl Building {
             closing: self.closing.subscribe(),
             stopping: self.stopping.subscribe(),
             progress,
-            in_flight: Arc::clone(&in_flight),
+            gauge,
             clock: Arc::clone(&self.clock),
             clerk,
+            app: self.app.subscribe(),
         };
         self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
-        Ok(ReactorGauge { progress: receiver, in_flight, shelf })
+        Ok(())
     }
 
     fn spawn_engines(&mut self) -> Result<Vec<(&'static str, ActorHandle)>, StartError> {

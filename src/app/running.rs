@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::watchdog::Watchdog;
 use crate::actor::{ActorHandle, Arbiters};
 use crate::bus::{Bus, Topics};
 use crate::processor::Stopping;
@@ -30,6 +31,7 @@ pub(super) struct Parts {
     pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
+    pub(super) watchdog: Option<Watchdog>,
     pub(super) sequencer: Sequencer,
     pub(super) topics: Arc<Topics>,
     pub(super) arbiters: Vec<Arc<Arbiters>>,
@@ -139,6 +141,10 @@ impl Parts {
                     join(format!("{kind} {name}"), actor, grace, &mut problems).await;
                 }
             }
+        }
+        if let Some(watchdog) = self.watchdog {
+            let grace = deadline.max(Instant::now() + Duration::from_secs(1));
+            join("the watchdog".into(), watchdog.end(), grace, &mut problems).await;
         }
         for arbiters in self.arbiters {
             let grace = deadline.max(Instant::now() + Duration::from_secs(1));

@@ -27,6 +27,9 @@ pub(crate) struct Shelf {
     letters: Mutex<Shelved>,
     /// How often an event was tried again.
     retries: AtomicU64,
+    /// Changes with the letters.
+    #[cfg(feature = "testing")]
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 /// What stands on a shelf.
@@ -70,7 +73,19 @@ pub(crate) enum Fate {
 impl Shelf {
     pub(crate) fn new(shelved: Shelved) -> Self {
         let empty = AtomicBool::new(shelved.is_empty());
-        Self { empty, letters: Mutex::new(shelved), retries: AtomicU64::new(0) }
+        Self {
+            empty,
+            letters: Mutex::new(shelved),
+            retries: AtomicU64::new(0),
+            #[cfg(feature = "testing")]
+            changed: tokio::sync::watch::Sender::new(()),
+        }
+    }
+
+    /// Tells of each change of the letters.
+    #[cfg(feature = "testing")]
+    pub(crate) fn watch(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// An event is tried again.
@@ -104,6 +119,8 @@ impl Shelf {
             shelved.apply(change);
         }
         self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+        #[cfg(feature = "testing")]
+        self.changed.send_replace(());
     }
 
     /// Puts other letters in place of those on it.
@@ -111,6 +128,8 @@ impl Shelf {
         let mut shelved = self.letters.lock();
         *shelved = other;
         self.empty.store(shelved.is_empty(), Ordering::Relaxed);
+        #[cfg(feature = "testing")]
+        self.changed.send_replace(());
     }
 }
 
@@ -261,6 +280,11 @@ impl Shelved {
     /// All that people have decided, in the order of the log.
     pub(crate) fn resolutions(&self) -> Vec<Resolution> {
         self.resolved.values().cloned().collect()
+    }
+
+    /// How many keys are tried again by themselves.
+    pub(crate) fn retrying(&self) -> usize {
+        self.keys.values().filter(|parked| parked.due.is_some()).count()
     }
 
     /// How many keys are parked, and how many letters there are in all.

@@ -268,6 +268,7 @@ fn fold<T, S: EventSet>(
     let source = match outcome {
         Ok(Ok(())) => {
             chunk.time = Some(header.time);
+            chunk.handled += 1;
             return Ok(());
         }
         Ok(Err(error)) => error,

@@ -230,7 +230,7 @@ mod tests {
 
     fn at(position: u64, state: ConsumerState) -> Progress {
         let (position, time) = (Position::new(position), Timestamp::default());
-        Progress { position, time, state, trouble: None }
+        Progress { position, time, state, at: time, trouble: None }
     }
 
     fn poll<A>(watching: &mut Watching<A>) -> Option<Option<A>> {

@@ -17,7 +17,6 @@ use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
@@ -32,12 +31,14 @@ use super::route::{Cause, Limit, Permanent, Routes};
 use super::window::{WINDOW, Window};
 use super::{Delivery, ReactorOptions};
 use crate::actor::Panic;
+use crate::app::WeakApp;
 use crate::clock::Clock;
 use crate::event::{Header, Recorded};
 use crate::id::DeliveryId;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
 use crate::letters::{Attempt, Letter};
+use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
@@ -64,9 +65,11 @@ pub(crate) struct Wiring {
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: watch::Sender<Progress>,
-    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clerk: Clerk,
+    /// The app, once it has started.
+    pub(crate) app: watch::Receiver<WeakApp>,
 }
 
 /// The loop.
@@ -181,6 +184,9 @@ impl Engine {
 
     /// The engine's life: until the app stops it, or an event does.
     pub(crate) async fn run(mut self) {
+        if self.wiring.app.wait_for(WeakApp::is_set).await.is_err() {
+            return;
+        }
         let mut steps = 0;
         loop {
             self.take_orders();
@@ -213,7 +219,7 @@ impl Engine {
         if let Err(panic) = Panic::catch(|| self.running.clear()) {
             warn!(reactor = self.wiring.name, panic = &*panic.message, "an attempt panicked");
         }
-        self.wiring.in_flight.store(0, Ordering::Relaxed);
+        self.wiring.gauge.set_in_flight(0);
         let checkpoint = self.window.checkpoint();
         let kept = self.keeping.close(checkpoint).await.map_err(Trouble::Ledger).err();
         let trouble = self.over.or(kept);
@@ -222,7 +228,8 @@ impl Engine {
         }
         let (position, time) = checkpoint;
         let (state, trouble) = (ConsumerState::Stopped, trouble.map(Arc::new));
-        self.wiring.progress.send_replace(Progress { position, time, state, trouble });
+        let at = self.wiring.clock.now();
+        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
     }
 
     /// Whether nothing new is to be begun.
@@ -292,17 +299,13 @@ impl Engine {
             self.begin_event(key, item, failed + 1);
         }
         while self.has_slot() {
-            let began = if self.letter_first {
-                self.begin_next_letter() || self.begin_next_event()
-            } else {
-                self.begin_next_event() || self.begin_next_letter()
-            };
-            if !began {
+            let letter = self.letter_first && self.begin_next_letter();
+            if !letter && !self.begin_next_event() && !self.begin_next_letter() {
                 break;
             }
             self.letter_first = !self.letter_first;
         }
-        self.wiring.in_flight.store(self.running.len(), Ordering::Relaxed);
+        self.wiring.gauge.set_in_flight(self.running.len());
     }
 
     fn begin_next_event(&mut self) -> bool {
@@ -345,6 +348,7 @@ impl Engine {
         self.lanes.seize(Arc::clone(&key));
         let (store, routes) = (Arc::clone(&self.wiring.store), Arc::clone(&self.routes));
         let (name, replayed, timeout) = (self.wiring.name, self.replayed, self.options.timeout);
+        let app = self.wiring.app.borrow().clone();
         self.running.push(Box::pin(async move {
             let mut recorded = match read(&store, position).await {
                 Ok(recorded) => recorded,
@@ -354,7 +358,7 @@ impl Engine {
                 recorded.payload = payload;
             }
             let (_, mut work) = prepare(&routes, &*store, &recorded);
-            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed);
+            let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
             let outcome = Ok(try_once(&mut work, delivery, timeout).await);
             Ended::Letter { key, position, outcome }
         }));
@@ -362,14 +366,16 @@ impl Engine {
     }
 
     fn delivery(&self, header: &Header, attempt: u32) -> Delivery {
-        deliver(self.wiring.name, header, attempt, self.replayed)
+        let app = self.wiring.app.borrow().clone();
+        deliver(self.wiring.name, header, attempt, self.replayed, app)
     }
 
     fn ended(&mut self, ended: Ended) {
-        self.wiring.in_flight.store(self.running.len(), Ordering::Relaxed);
+        self.wiring.gauge.set_in_flight(self.running.len());
         match ended {
             Ended::Event { key, item, outcome: Ok(()), .. } => {
                 self.recover(|trouble| matches!(trouble, Trouble::Handler { .. }));
+                self.wiring.gauge.count(1);
                 self.finish(item.header.position);
                 self.lanes.release(&key);
             }
@@ -404,6 +410,7 @@ impl Engine {
     ) {
         match outcome {
             Ok(Ok(())) => {
+                self.wiring.gauge.count(1);
                 self.change(vec![Change::Remove(Arc::clone(key), position)]);
                 self.wiring.clerk.handled(key);
             }
@@ -624,7 +631,8 @@ impl Engine {
     /// Takes the events of a page in hand.
     fn accept(&mut self, page: Page) {
         // Beyond the head the store may hold what the sequencer has not published yet.
-        let through = page.through.min(self.wiring.head.borrow().position);
+        let head = *self.wiring.head.borrow();
+        let through = page.through.min(head.position);
         let shelf = Arc::clone(&self.wiring.clerk.shelf);
         for mut recorded in page.events {
             let position = recorded.header.position;
@@ -661,7 +669,7 @@ impl Engine {
                 }
             }
         }
-        self.window.reach(through);
+        self.window.reach(through, &head);
     }
 
     // What is kept, and what is shown.
@@ -719,7 +727,8 @@ impl Engine {
                 error!(reactor = self.wiring.name, error, "stands still");
             }
             if !is_known {
-                *progress = Progress { position, time, state, trouble };
+                let at = self.wiring.clock.now();
+                *progress = Progress { position, time, state, at, trouble };
             }
             !is_known
         });
@@ -801,12 +810,19 @@ fn prepare(routes: &Routes, store: &dyn EventStore, recorded: &Recorded) -> (Arc
     (key, prepared.into())
 }
 
-fn deliver(reactor: &str, header: &Header, attempt: u32, replayed: Position) -> Delivery {
+fn deliver(
+    reactor: &str,
+    header: &Header,
+    attempt: u32,
+    replayed: Position,
+    app: WeakApp,
+) -> Delivery {
     Delivery {
         id: DeliveryId::of(reactor, header.event_id),
         attempt,
         is_replay: header.position <= replayed,
         header: header.clone(),
+        app,
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Item {
 
 /// How an event is handled.
 pub(super) enum Work {
-    Attempt(Box<dyn Fn(Delivery) -> Attempting + Send + Sync>, Limit),
+    Attempt(Box<dyn Fn(Delivery) -> Attempting + Send>, Limit),
     /// It cannot be read, for this reason.
     Unreadable(Option<Cause>),
 }

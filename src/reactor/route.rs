@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
     /// What it is kept in order by; its stream if this is none.
     pub(crate) key: Option<String>,
     /// Begins one attempt to handle it. An error passes unless the consumer classifies it otherwise or it is [`Permanent`].
-    pub(crate) attempt: Box<dyn Fn(Delivery) -> Attempting + Send + Sync>,
+    pub(crate) attempt: Box<dyn Fn(Delivery) -> Attempting + Send>,
     /// Whether an attempt can be cut short.
     pub(crate) limit: Limit,
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Timestamp;
+use crate::sequencer::Head;
 use crate::stream::Position;
 
 /// How many events an engine reads ahead of its checkpoint at most. It bounds its memory, and how many events are delivered
@@ -17,6 +18,8 @@ pub(super) struct Window {
     through: Position,
     /// When the last event before those in hand was decided.
     time: Timestamp,
+    /// When what stands at `through` was decided, if that is known.
+    level: Timestamp,
 }
 
 #[derive(Debug)]
@@ -28,7 +31,7 @@ struct InHand {
 
 impl Window {
     pub(super) fn new(position: Position, time: Timestamp) -> Self {
-        Self { events: VecDeque::new(), through: position, time }
+        Self { events: VecDeque::new(), through: position, time, level: time }
     }
 
     /// How many more events may be taken in hand.
@@ -46,9 +49,12 @@ impl Window {
         self.events.push_back(InHand { position, time, finished: false });
     }
 
-    /// Everything up to here was read.
-    pub(super) fn reach(&mut self, through: Position) {
+    /// Everything up to here was read; `head` says when it was decided, if it is the newest event.
+    pub(super) fn reach(&mut self, through: Position, head: &Head) {
         self.through = through;
+        if through >= head.position {
+            self.level = head.time;
+        }
     }
 
     /// The event at `position` was handled, or stands on the shelf.
@@ -64,10 +70,9 @@ impl Window {
 
     /// Every event up to this position is finished; and when the last of them was decided.
     pub(super) fn checkpoint(&self) -> (Position, Timestamp) {
-        let position = self
-            .events
-            .front()
-            .map_or(self.through, |event| Position::new(event.position.as_u64().saturating_sub(1)));
-        (position, self.time)
+        match self.events.front() {
+            None => (self.through, self.time.max(self.level)),
+            Some(first) => (Position::new(first.position.as_u64().saturating_sub(1)), self.time),
+        }
     }
 }

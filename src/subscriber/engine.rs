@@ -179,6 +179,9 @@ pub(crate) struct SubscriberGauge {
     heard: AtomicU64,
     /// Set when it has ended, with the trouble if there was any.
     ended: OnceLock<Option<String>>,
+    /// Whether it waits for something to hear.
+    #[cfg(feature = "testing")]
+    asleep: tokio::sync::watch::Sender<bool>,
 }
 
 impl SubscriberGauge {
@@ -194,6 +197,26 @@ impl SubscriberGauge {
 
     pub(crate) fn trouble(&self) -> Option<String> {
         self.ended.get().cloned().flatten()
+    }
+}
+
+#[cfg(feature = "testing")]
+impl SubscriberGauge {
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        *self.asleep.borrow()
+    }
+
+    /// Tells when it falls asleep, and when it wakes.
+    pub(crate) fn watch(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.asleep.subscribe()
     }
 }
 
@@ -239,9 +262,13 @@ impl<S: EventSubscriber> Engine<S> {
         });
         // Set here alone.
         let _ = self.gauge.ended.set(trouble);
+        #[cfg(feature = "testing")]
+        self.gauge.asleep.send_replace(true);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Trouble>> {
+        #[cfg(feature = "testing")]
+        self.gauge.asleep.send_replace(false);
         let mut room = DRAIN;
         loop {
             let mut heard = 0;
@@ -267,6 +294,8 @@ impl<S: EventSubscriber> Engine<S> {
                 return Poll::Ready(trouble);
             }
             if heard == 0 {
+                #[cfg(feature = "testing")]
+                self.gauge.asleep.send_replace(true);
                 return Poll::Pending;
             }
             room = room.saturating_sub(heard);

@@ -83,10 +83,10 @@ impl fmt::Display for Finding {
 
 pub(super) fn of(map: &Map) -> Vec<Finding> {
     let mut findings = same_names(map);
-    let consumed = map
-        .components
-        .iter()
-        .any(|part| matches!(part.kind, ComponentKind::Projection | ComponentKind::Subscriber));
+    let consumed = map.components.iter().any(|part| {
+        use ComponentKind::{Projection, Reactor, Subscriber};
+        matches!(part.kind, Projection | Reactor | Subscriber)
+    });
     for topic in map.topics.iter().filter(|topic| topic.keeping == Keeping::Transient || consumed) {
         findings.extend(topic.events.iter().filter_map(|event| unheard(map, topic, event)));
     }
