@@ -5,7 +5,7 @@
 //!
 //! # Ending
 //! [`App::shutdown`] takes no more commands, answers those that it has, closes the topics, lets the projections and the
-//! subscribers come level, and joins every thread. When the last handle is dropped without it, the same happens in the background.
+//! subscribers come level and the reactors finish what they have begun, and joins every thread. When the last handle is dropped without it, the same happens in the background.
 
 mod builder;
 mod running;
@@ -99,7 +99,7 @@ struct Inner {
     bus: Bus,
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
-    gauges: Gauges,
+    gauges: Arc<Gauges>,
     running: Mutex<Running>,
 }
 
@@ -112,6 +112,16 @@ struct Gauges {
     rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
+}
+
+impl Gauges {
+    fn aggregates(&self) -> Vec<AggregateStatus> {
+        let status = |(category, shards): &(&'static str, Vec<Arc<ShardGauge>>)| AggregateStatus {
+            category,
+            shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
+        };
+        self.shards.iter().map(status).collect()
+    }
 }
 
 impl App {
@@ -354,14 +364,7 @@ impl App {
         AppStatus {
             durability: self.inner.store.durability(),
             sequencer: gauges.sequencer.status(),
-            aggregates: gauges
-                .shards
-                .iter()
-                .map(|(category, shards)| AggregateStatus {
-                    category,
-                    shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
-                })
-                .collect(),
+            aggregates: gauges.aggregates(),
             topics: {
                 let mut topics = self.inner.topics.status();
                 topics.extend(self.inner.bus.status());
@@ -388,7 +391,8 @@ impl App {
     }
 
     /// Ends the app in order: takes no more commands, answers those that it has, closes all topics, lets the projections and
-    /// the subscribers come level, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
+    /// the subscribers come level and the reactors finish what they have begun, and joins every thread. Called again, it waits for
+    /// the same end, and returns at once when that has come.
     ///
     /// What a subscriber publishes while it comes level is refused, since the topics are closed: where one feeds another, let the
     /// sources become quiet first. A subscriber that had stopped before is no error here; the status names it.
@@ -397,7 +401,7 @@ impl App {
     ///
     /// # Errors
     /// [`ShutdownError`] if something did not end within `deadline`, with a second of grace for what is cut off then, or ended with a panic. What is committed is safe all the
-    /// same, and a projection that was cut off resumes from its checkpoint.
+    /// same, and a projection or a reactor that was cut off resumes from its checkpoint.
     ///
     /// # Cancel safety
     /// Dropped half-way, the rest happens in the background.

@@ -15,6 +15,8 @@ mod id;
 #[cfg(feature = "sqlite")]
 mod inbox;
 mod letters;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod processor;
 mod projection;
 mod query;

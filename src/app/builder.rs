@@ -472,7 +472,18 @@ impl AppBuilder {
             Ok(spawned) => (Ok(()), spawned),
             Err(error) => (Err(error), Default::default()),
         };
-        let watchdog = building.watch();
+        let gauges = Arc::new(Gauges {
+            sequencer: sequencer_gauge,
+            shards: building.shard_gauges,
+            #[cfg(feature = "testing")]
+            rests: building.rests,
+            consumers: building.consumers,
+            subscribers: building.subscriber_gauges,
+        });
+        // Beside the actors that it watches; if there are none, nothing can stand still.
+        let arbiters = building.arbiters.values().next();
+        let patience = building.settings.patience;
+        let watchdog = arbiters.and_then(|arbiters| Watchdog::start(arbiters, &gauges, patience));
         let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
@@ -517,14 +528,7 @@ impl AppBuilder {
                 views: building.views,
                 answers: building.answers,
                 letters: Letters::new(building.letters),
-                gauges: Gauges {
-                    sequencer: sequencer_gauge,
-                    shards: building.shard_gauges,
-                    #[cfg(feature = "testing")]
-                    rests: building.rests,
-                    consumers: building.consumers,
-                    subscribers: building.subscriber_gauges,
-                },
+                gauges,
                 running: Mutex::new(running),
             }),
         };
@@ -789,12 +793,6 @@ impl Building {
             })),
         });
         (progress, gauge)
-    }
-
-    /// Starts the watchdog beside the actors that it watches; none if there are none.
-    fn watch(&self) -> Option<Watchdog> {
-        let arbiters = self.arbiters.values().next()?;
-        Watchdog::start(arbiters, self.consumers.clone(), self.settings.patience)
     }
 
     fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {

@@ -271,7 +271,9 @@ impl Engine {
         }
         let pausing = self.pausing.iter().map(|pausing| pausing.until).min();
         let letter = self.has_slot().then(|| self.next_letter().map(|(due, _)| due)).flatten();
-        [saving, pausing, letter, self.read_again].into_iter().flatten().min()
+        // One that has passed waits for room in the window or on the shelf.
+        let reading = self.read_again.filter(|again| *again > Instant::now());
+        [saving, pausing, letter, reading].into_iter().flatten().min()
     }
 
     /// Whether one more attempt may be begun.
