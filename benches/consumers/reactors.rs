@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
+use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection, TransactionBehavior};
-use tidings::{App, Delivery, InboxError, Reactions, Reactor, ReactorOptions, Sqlite, idempotent};
+use tidings::{
+    App, Delivery, Header, InboxError, Reactions, Reactor, ReactorOptions, Sqlite, idempotent,
+    reactor,
+};
 use tokio::sync::Notify;
 
 use crate::account::{Account, Deposited};
@@ -195,20 +199,23 @@ impl Measured for Paying {
     }
 }
 
-impl Reactor for Paying {
-    const NAME: &'static str = "paying";
-
-    fn handlers(handlers: &mut Reactions<Self>) {
-        handlers.in_transaction(|paying: &Self, tx, event: &Deposited, delivery| {
-            let id = delivery.stream.id();
-            if insert(tx, id, event).is_err() {
-                // It is the first.
-                tx.execute_batch(TABLE)?;
-                insert(tx, id, event)?;
-            }
-            paying.0.add();
-            Ok::<_, rusqlite::Error>(())
-        });
+#[reactor(name = "paying")]
+impl Paying {
+    #[on]
+    fn deposited(
+        &self,
+        tx: &Transaction<'_>,
+        event: &Deposited,
+        header: &Header,
+    ) -> rusqlite::Result<()> {
+        let id = header.stream.id();
+        if insert(tx, id, event).is_err() {
+            // It is the first.
+            tx.execute_batch(TABLE)?;
+            insert(tx, id, event)?;
+        }
+        self.0.add();
+        Ok(())
     }
 }
 

@@ -1,31 +1,16 @@
 //! Reactors whose effects can be counted: guarded by the framework's transaction, guarded by an inbox, and not guarded at all.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
-use tidings::{
-    Delivery, DeliveryId, ErrorClass, FailurePolicy, InboxError, Reactions, Reactor,
-    ReactorOptions, Retry, idempotent,
-};
+use tidings::{Delivery, DeliveryId, ErrorClass, InboxError, idempotent, reactor};
 
 use crate::orders::{Failed, Placed, Rules};
-
-fn options() -> ReactorOptions {
-    ReactorOptions { concurrency: 4, ..ReactorOptions::default() }
-}
-
-fn failures() -> FailurePolicy {
-    let retry =
-        Retry { attempts: 4, first: Duration::from_millis(1), longest: Duration::from_millis(2) };
-    FailurePolicy { retry, classify: ErrorClass::of, ..FailurePolicy::for_effects() }
-}
 
 /// What was done for each key, in order: the positions of the events.
 pub(crate) type Done = BTreeMap<String, Vec<u64>>;
@@ -44,23 +29,14 @@ fn done(db: &Connection, sql: &str) -> rusqlite::Result<Done> {
 /// Writes to the file of the views, in the transaction that it is given.
 pub(crate) struct Stamps(pub(crate) Arc<Rules>);
 
-impl Reactor for Stamps {
-    const NAME: &'static str = "stamps";
-
-    fn handlers(handlers: &mut Reactions<Self>) {
-        handlers.in_transaction(Self::placed).key(|event: &Placed, _| event.writer);
-    }
-
-    fn options() -> ReactorOptions {
-        options()
-    }
-
-    fn failures() -> FailurePolicy {
-        failures()
-    }
-}
-
+#[reactor(
+    name = "stamps",
+    concurrency = 4,
+    retry(attempts = 4, first = "1 ms", longest = "2 ms"),
+    classify = ErrorClass::of
+)]
 impl Stamps {
+    #[on(key = event.writer)]
     fn placed(
         &self,
         tx: &Transaction<'_>,
@@ -80,7 +56,9 @@ impl Stamps {
         // After it has written: a failure must take that back.
         self.0.check(event, position)
     }
+}
 
+impl Stamps {
     /// What it has done, by writer.
     pub(crate) fn read(db: &Connection) -> rusqlite::Result<Done> {
         if !db.table_exists(None, "stamps")? {
@@ -118,22 +96,26 @@ fn charge(
     Ok(())
 }
 
-impl Reactor for Charges {
-    const NAME: &'static str = "charges";
-
-    fn handlers(handlers: &mut Reactions<Self>) {
-        handlers.on(|charges: &Self, event: &Placed, delivery: &Delivery| {
-            Box::pin(charges.placed(event.clone(), delivery.clone()))
-        });
-        handlers.key(|event: &Placed, _| event.writer);
-    }
-
-    fn options() -> ReactorOptions {
-        options()
-    }
-
-    fn failures() -> FailurePolicy {
-        failures()
+#[reactor(
+    name = "charges",
+    concurrency = 4,
+    retry(attempts = 4, first = "1 ms", longest = "2 ms"),
+    classify = ErrorClass::of
+)]
+impl Charges {
+    #[on(key = event.writer)]
+    async fn placed(&self, event: &Placed, delivery: &Delivery) -> Result<(), Failed> {
+        let (db, rules) = (Arc::clone(&self.db), Arc::clone(&self.rules));
+        let (event, id, position) = (event.clone(), delivery.id, delivery.position.as_u64());
+        let work = move || {
+            let mut db = db.lock().unwrap();
+            let tx = db.transaction()?;
+            charge(&tx, id, event.writer, position)?;
+            tx.commit()?;
+            // After its effect: it must not be repeated by the next attempt.
+            rules.check(&event, position)
+        };
+        tokio::task::spawn_blocking(work).await?
     }
 }
 
@@ -150,20 +132,6 @@ impl Charges {
         Self { db: Arc::new(Mutex::new(db)), rules }
     }
 
-    async fn placed(&self, event: Placed, delivery: Delivery) -> Result<(), Failed> {
-        let (db, rules) = (Arc::clone(&self.db), Arc::clone(&self.rules));
-        let work = move || {
-            let position = delivery.position.as_u64();
-            let mut db = db.lock().unwrap();
-            let tx = db.transaction()?;
-            charge(&tx, delivery.id, event.writer, position)?;
-            tx.commit()?;
-            // After its effect: it must not be repeated by the next attempt.
-            rules.check(&event, position)
-        };
-        tokio::task::spawn_blocking(work).await?
-    }
-
     /// What it has done, by writer.
     pub(crate) fn read(path: &Path) -> rusqlite::Result<Done> {
         done(&Connection::open(path)?, "SELECT writer, position FROM charges ORDER BY row")
@@ -176,21 +144,22 @@ pub(crate) struct Letterbox {
     rules: Arc<Rules>,
 }
 
-impl Reactor for Letterbox {
-    const NAME: &'static str = "letterbox";
-
-    fn handlers(handlers: &mut Reactions<Self>) {
-        handlers.on(|letterbox: &Self, event: &Placed, delivery: &Delivery| {
-            Box::pin(letterbox.placed(event, delivery))
-        });
-    }
-
-    fn options() -> ReactorOptions {
-        options()
-    }
-
-    fn failures() -> FailurePolicy {
-        failures()
+#[reactor(
+    name = "letterbox",
+    concurrency = 4,
+    retry(attempts = 4, first = "1 ms", longest = "2 ms"),
+    classify = ErrorClass::of
+)]
+impl Letterbox {
+    #[on]
+    async fn placed(&self, event: &Placed, delivery: &Delivery) -> Result<(), Failed> {
+        let position = delivery.position.as_u64();
+        self.rules.check(event, position)?;
+        // Others have their turn, of other keys, and perhaps the process ends here.
+        tokio::task::yield_now().await;
+        let line = format!("{} {position} {} end\n", delivery.id, delivery.stream);
+        (&self.file).write_all(line.as_bytes())?;
+        Ok(())
     }
 }
 
@@ -201,16 +170,6 @@ impl Letterbox {
         // The last line of the life before may be torn.
         (&file).write_all(b"\nlife\n").unwrap();
         Self { file, rules }
-    }
-
-    async fn placed(&self, event: &Placed, delivery: &Delivery) -> Result<(), Failed> {
-        let position = delivery.position.as_u64();
-        self.rules.check(event, position)?;
-        // Others have their turn, of other keys, and perhaps the process ends here.
-        tokio::task::yield_now().await;
-        let line = format!("{} {position} {} end\n", delivery.id, delivery.stream);
-        (&self.file).write_all(line.as_bytes())?;
-        Ok(())
     }
 
     /// What each life has done, in order.

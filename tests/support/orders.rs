@@ -69,6 +69,43 @@ impl Order {
     fn placed(&mut self, _: &Placed) {}
 }
 
+/// How many parcels there are.
+const PARCELS: u64 = 5;
+
+#[derive(Event, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[event(name = "parcel.packed")]
+pub(crate) struct Packed {
+    pub(crate) order: Placed,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("number {0} does not go into a parcel")]
+pub(crate) struct TooLarge(u64);
+
+/// Packs each order that is placed; it hears of them.
+#[derive(Default)]
+pub(crate) struct Parcel;
+
+#[aggregate(category = "parcel", events = ParcelEvent, error = TooLarge)]
+impl Parcel {
+    #[on(to = event.parcel())]
+    fn order_placed(&self, event: &Placed) -> Result<Packed, TooLarge> {
+        match event.number % 67 {
+            23 => Err(TooLarge(event.number)),
+            _ => Ok(Packed { order: event.clone() }),
+        }
+    }
+    #[apply]
+    fn packed(&mut self, _: &Packed) {}
+}
+
+impl Placed {
+    /// The parcel that it goes to.
+    pub(crate) fn parcel(&self) -> String {
+        (self.number % PARCELS).to_string()
+    }
+}
+
 /// In memory: the positions of each order, in the order in which they were folded.
 #[derive(Default)]
 pub(crate) struct Seen(pub(crate) BTreeMap<String, Vec<u64>>);
@@ -230,6 +267,7 @@ pub(crate) async fn start(files: &Files) -> (App, AllRules) {
     let app = App::builder()
         .store(sqlite(files.log()))
         .aggregate::<Order>()
+        .aggregate::<Parcel>()
         .projection(Seen::default())
         .projection(Book)
         .projection(Picky(picky))

@@ -1,50 +1,70 @@
 //! What the log of orders says, folded naively, and what must hold of it whatever was killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use tidings::{Codec, CommandId, EventId, EventStore, Filter, Position, decode_event};
+use tidings::{
+    CausationId, Codec, CommandId, EventStore, Filter, Header, Position, Recorded, decode_event,
+};
 
 use crate::Acknowledged;
-use crate::orders::{Place, Placed};
+use crate::orders::{Packed, Place, Placed};
 
 /// A log as far as it was read.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct OrdersLog {
     head: u64,
     placed: Vec<Order>,
+    /// Where an order stands in the list, by what it is as a cause.
+    causes: HashMap<CausationId, usize>,
+    /// The positions of the events that each parcel has decided on, in order.
+    packed: BTreeMap<String, Vec<u64>>,
     /// The last position of each command of a writer, by its number.
     commands: BTreeMap<u64, Vec<u64>>,
 }
 
 /// An order in the log.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Order {
-    pub(crate) position: u64,
-    pub(crate) event_id: EventId,
-    pub(crate) stream: String,
-    pub(crate) event: Placed,
+struct Order {
+    position: u64,
+    stream: String,
+    event: Placed,
 }
 
 impl OrdersLog {
     /// Reads what was written since.
     pub(crate) fn read_on(&mut self, store: &dyn EventStore) {
         let page = store.read_log(Position::new(self.head), &Filter::All, usize::MAX).unwrap();
-        for recorded in page.events {
-            let header = recorded.header;
+        for Recorded { header, payload } in page.events {
             self.head += 1;
             assert_eq!(header.position.as_u64(), self.head);
-            assert_eq!(header.stream.category(), "order");
-            let event = decode_event::<Placed>(1, Codec::Json, &recorded.payload).unwrap();
-            self.note_command(&event, header.command_id);
-            let (event_id, stream) = (header.event_id, header.stream.to_string());
-            self.placed.push(Order { position: self.head, event_id, stream, event });
+            if header.stream.category() == "parcel" {
+                let Packed { order } = decode_event(1, Codec::Json, &payload).unwrap();
+                self.note_effect(&order, &header);
+            } else {
+                let event = decode_event(1, Codec::Json, &payload).unwrap();
+                self.note_command(&event, header.command_id);
+                let (event_id, stream) = (header.event_id, header.stream.to_string());
+                self.causes.insert(CausationId::from_uuid(event_id.into()), self.placed.len());
+                self.placed.push(Order { position: self.head, stream, event });
+            }
         }
         assert_eq!(page.through.as_u64(), self.head);
-        for order in self.placed.iter().rev().take(1) {
-            let Placed { writer, number, part } = order.event;
-            assert_eq!(part + 1, Place { writer, number }.parts(), "half a commit");
+        if let Some(Placed { writer, number, part }) = self.placed.last().map(|order| &order.event)
+        {
+            let place = Place { writer: *writer, number: *number };
+            assert_eq!(part + 1, place.parts(), "half a commit");
         }
+    }
+
+    /// What one event of an order has caused is there once, and names its cause.
+    fn note_effect(&mut self, order: &Placed, header: &Header) {
+        let cause = self.causes.get(&header.causation_id).expect("a cause that lies before it");
+        let cause = &self.placed[*cause];
+        assert_eq!((&cause.event, &*order.parcel()), (order, header.stream.id()));
+        let packed = self.packed.entry(order.parcel()).or_default();
+        assert!(packed.last() < Some(&cause.position), "{order:?} behind {:?}", packed.last());
+        packed.push(cause.position);
     }
 
     /// A writer's commands are there in the order in which it sent them, each once and with all of its events.
@@ -89,8 +109,9 @@ impl OrdersLog {
         self.head
     }
 
-    pub(crate) fn placed(&self) -> &[Order] {
-        &self.placed
+    /// The positions of the events that each parcel has decided on.
+    pub(crate) fn packed(&self) -> &BTreeMap<String, Vec<u64>> {
+        &self.packed
     }
 
     /// The positions of each order's events.
@@ -101,6 +122,11 @@ impl OrdersLog {
     /// The positions of each writer's events.
     pub(crate) fn of_writers(&self) -> BTreeMap<String, Vec<u64>> {
         self.grouped(|order| order.event.writer.to_string())
+    }
+
+    /// The positions of the events that go to each parcel.
+    pub(crate) fn of_parcels(&self) -> BTreeMap<String, Vec<u64>> {
+        self.grouped(|order| order.event.parcel())
     }
 
     fn grouped(&self, key: impl Fn(&Order) -> String) -> BTreeMap<String, Vec<u64>> {
@@ -114,6 +140,7 @@ impl OrdersLog {
 
 impl fmt::Display for OrdersLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} events of {} orders", self.head, self.placed.len())
+        let packed: usize = self.packed.values().map(Vec::len).sum();
+        write!(f, "{} events, {} placed and {packed} packed", self.head, self.placed.len())
     }
 }
