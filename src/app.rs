@@ -33,9 +33,10 @@ use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::http::ReadToken;
 use crate::letters::Letters;
-use crate::processor::Progress;
 use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
-use crate::projection::{self, Projection, Storage, ViewError, Watching};
+use crate::processor::{Progress, RebuildError};
+use crate::projection::rebuild::Rebuilds;
+use crate::projection::{self, Projection, Rebuild, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
@@ -94,6 +95,8 @@ struct Inner {
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// How the view of each type of projection is built anew.
+    rebuilds: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     answers: Answers,
     letters: Letters,
     bus: Bus,
@@ -159,6 +162,47 @@ impl App {
     pub fn try_view<P: Projection>(&self) -> Option<<P::Storage as Storage>::View<P>> {
         let view = self.inner.views.get(&TypeId::of::<P>())?;
         view.downcast_ref::<<P::Storage as Storage>::View<P>>().cloned()
+    }
+
+    /// Builds the view of `P` anew from the start of the log, beside the one that serves. That one is read and goes on
+    /// meanwhile; when both are level they are switched, and no reader sees anything in between or from before.
+    ///
+    /// Handlers that are live-only do not run for what is folded anew: a rebuilt view holds nothing of theirs. Letters are those of the
+    /// rebuilt view; what people have decided about letters is kept.
+    ///
+    /// A projection in tables whose [version](Projection::VERSION) was raised is rebuilt by itself when the app starts.
+    pub fn rebuild<P: Projection + Default>(&self) -> Rebuild {
+        self.rebuild_with(P::default())
+    }
+
+    /// The same as [`rebuild`](Self::rebuild), with a projection that is not the default one. It takes the place of the one that
+    /// was given to the builder when the views are switched.
+    pub fn rebuild_with<P: Projection>(&self, projection: P) -> Rebuild {
+        let rebuilds = self.rebuilds::<P>();
+        Rebuild::new(P::NAME, move |old| rebuilds?.rebuild(projection, old))
+    }
+
+    /// Ends the rebuild of `P` that runs, whoever began it; false if none does. The view that was there goes on.
+    pub fn cancel_rebuild<P: Projection>(&self) -> bool {
+        self.rebuilds::<P>().is_ok_and(|rebuilds| rebuilds.cancel())
+    }
+
+    /// Goes back to the view that was replaced by a rebuild with [`keep_old`](Rebuild::keep_old). It catches up first, while the
+    /// other one serves; so this is a rebuild, too, from where that view had got to.
+    pub fn switch_back<P: Projection>(&self) -> Rebuild {
+        let rebuilds = self.rebuilds::<P>();
+        Rebuild::new(P::NAME, move |old| rebuilds?.switch_back(old))
+    }
+
+    /// Frees the view of `P` that was kept; false if there is none.
+    pub fn drop_kept<P: Projection>(&self) -> bool {
+        self.rebuilds::<P>().is_ok_and(|rebuilds| rebuilds.drop_kept())
+    }
+
+    fn rebuilds<P: Projection>(&self) -> Result<Arc<dyn Rebuilds<P>>, RebuildError> {
+        let rebuilds = self.inner.rebuilds.get(&TypeId::of::<P>());
+        let rebuilds = rebuilds.and_then(|any| any.downcast_ref::<Arc<dyn Rebuilds<P>>>());
+        rebuilds.cloned().ok_or(RebuildError::Unknown(P::NAME))
     }
 
     /// Asks `query` of the one who answers queries of its type: a projection with a `#[query]` method for it, or a handler

@@ -1,4 +1,4 @@
-//! The figures that an app shows through the [`metrics`](::metrics) facade, with the feature `metrics`.
+//! The figures that an app shows through the facade of the crate `metrics`, with the feature `metrics`.
 //!
 //! Install a recorder, such as that of Prometheus, before the app is started. The watchdog writes the figures down every second,
 //! and once more when the app ends, so they cost the paths of commands and events nothing.

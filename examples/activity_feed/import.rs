@@ -48,8 +48,10 @@ pub(crate) fn read_before(app: &App) -> Result<Option<String>, Box<dyn Error>> {
     let (log, mut last) = (app.store(), Ok(None));
     log.read_stream(&StreamId::new("history", HISTORY)?, Version::EMPTY, &mut |recorded| {
         match recorded.decode(log.codec()) {
-            Ok(HistoryEvent::HistoryRead(HistoryRead { through: None })) => {}
-            Ok(HistoryEvent::HistoryRead(HistoryRead { through })) => last = Ok(through),
+            Ok(HistoryEvent::HistoryRead(HistoryRead { through: Some(commit) })) => {
+                last = Ok(Some(commit));
+            }
+            Ok(_) => {}
             Err(error) => last = Err(error),
         }
         if last.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -32,6 +32,9 @@ use crate::letters::shelf::{Shelf, Shelved};
 use crate::processor::file::ViewsFile;
 use crate::processor::gauge::{ConsumerKind, Gauge};
 use crate::processor::ledger::Ledger;
+#[cfg(feature = "sqlite")]
+use crate::processor::rebuild::Old;
+use crate::processor::rebuild::{Crew, Workshop};
 use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wiring};
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::{Answers, Query, QueryContext};
@@ -68,6 +71,8 @@ struct Settings {
     patience: Duration,
     #[cfg(feature = "sqlite")]
     views: Option<PathBuf>,
+    #[cfg(feature = "sqlite")]
+    old_views: Old,
 }
 
 /// Why an app could not be started.
@@ -216,6 +221,8 @@ impl AppBuilder {
                 patience: Watchdog::PATIENCE,
                 #[cfg(feature = "sqlite")]
                 views: None,
+                #[cfg(feature = "sqlite")]
+                old_views: Old::Drop,
             },
             hooks: Vec::new(),
             aggregates: Vec::new(),
@@ -392,6 +399,14 @@ impl AppBuilder {
         self
     }
 
+    /// Keeps a view in tables that one of a raised version replaces, in a file beside the others: a program of the earlier version that is
+    /// started again then goes on from it, and need not build it anew.
+    #[cfg(feature = "sqlite")]
+    pub fn keep_old_views(mut self) -> Self {
+        self.settings.old_views = Old::Keep;
+        self
+    }
+
     /// Starts everything.
     ///
     /// Projections catch up in the background; their views can be read at once.
@@ -444,6 +459,8 @@ impl AppBuilder {
             declared: Vec::new(),
             directories: HashMap::new(),
             views: HashMap::new(),
+            rebuilds: HashMap::new(),
+            crew: Crew::default(),
             answers: Answers::default(),
             names: HashMap::new(),
             shard_gauges: Vec::new(),
@@ -497,6 +514,7 @@ impl AppBuilder {
             processors: building.processors,
             reactors,
             subscribers,
+            crew: building.crew,
             bus: started.is_ok().then(|| building.bus.clone()),
             watchdog,
             sequencer,
@@ -526,6 +544,7 @@ impl AppBuilder {
                 _wiring: wiring,
                 directories: building.directories,
                 views: building.views,
+                rebuilds: building.rebuilds,
                 answers: building.answers,
                 letters: Letters::new(building.letters),
                 gauges,
@@ -599,6 +618,8 @@ pub struct Building {
     declared: Vec<Declared>,
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    rebuilds: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    crew: Crew,
     pub(crate) answers: Answers,
     /// The stored names of all events, each with the set that it belongs to.
     names: HashMap<&'static str, TypeId>,
@@ -705,19 +726,23 @@ impl Building {
         if projections.any(|gauge| gauge.name() == P::NAME) {
             return Err(StartError::ProjectionTwice(P::NAME));
         }
-        let view = <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
+        let (view, rebuilds) =
+            <P::Storage as crate::projection::private::Storage>::start(projection, self)?;
+        self.rebuilds.insert(TypeId::of::<P>(), Box::new(rebuilds));
         self.views.insert(TypeId::of::<P>(), Box::new(view));
         Ok(())
     }
 
-    /// Starts the actor of a projection, and returns where it shows its progress.
+    /// Starts the actor of a projection, and returns where it shows its progress and where it is built anew. One that is
+    /// `outdated` is folded no further before it was.
     pub(crate) fn start_processor<P, S, K>(
         &mut self,
         floor: Floor,
         keeper: K,
         shelved: Shelved,
         handlers: &mut Handlers<P, S>,
-    ) -> Result<watch::Receiver<Progress>, StartError>
+        outdated: bool,
+    ) -> Result<(watch::Receiver<Progress>, Workshop<K>), StartError>
     where
         P: Projection<Storage = S>,
         S: Storage<Target<P> = K::Target>,
@@ -738,22 +763,29 @@ impl Building {
         let hears = sources.iter().map(|source| source.heard()).collect();
         let (kind, checkpoint) = (ConsumerKind::Projection, keeper.checkpoint());
         let (progress, gauge) = self.consumer(P::NAME, kind, checkpoint, shelf, hears, Vec::new());
+        if outdated {
+            progress.send_modify(|progress| {
+                progress.state = ConsumerState::Rebuilding;
+                progress.outdated = true;
+            });
+        }
         let progress_receiver = progress.subscribe();
         let wiring = Wiring {
             name: P::NAME,
             store: Arc::clone(&self.store),
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
-            progress,
+            progress: Arc::new(progress),
             gauge,
             clock: Arc::clone(&self.clock),
             policy: P::failures(),
             clerk,
         };
-        let processor = Processor::new(keeper, sources, wiring);
+        let mut processor = Processor::new(keeper, sources, wiring);
+        let workshop = Workshop::of(&mut processor, self.crew.clone(), outdated);
         let arbiters = self.arbiters(floor)?;
         self.processors.push((P::NAME, arbiters.spawn(move || processor.run())));
-        Ok(progress_receiver)
+        Ok((progress_receiver, workshop))
     }
 
     /// Registers a durable consumer that stands at `checkpoint`, and returns where it reports its progress and counts what it
@@ -773,6 +805,8 @@ impl Building {
             state: ConsumerState::CatchingUp,
             at: self.clock.now(),
             trouble: None,
+            rebuild: None,
+            outdated: false,
         });
         let head = self.head.clone();
         let gauge = Arc::new(Gauge::new(name, kind, head, receiver, shelf, self.origin));
@@ -900,6 +934,12 @@ impl Building {
         let arbiters = self.arbiters(Floor::Subscribers)?;
         let spawn = |ready: Ready| ready(&arbiters, self.stopping.subscribe());
         Ok(ready.into_iter().map(|(name, ready)| (name, spawn(ready))).collect())
+    }
+
+    /// What becomes of views that are replaced by those of a raised version.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn old_views(&self) -> Old {
+        self.settings.old_views
     }
 
     /// The file that consumers keep their views and checkpoints in; in memory if the log is.

@@ -229,7 +229,9 @@ impl Engine {
         let (position, time) = checkpoint;
         let (state, trouble) = (ConsumerState::Stopped, trouble.map(Arc::new));
         let at = self.wiring.clock.now();
-        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
+        self.wiring.progress.send_modify(|progress| {
+            *progress = Progress { position, time, state, at, trouble, ..progress.clone() };
+        });
     }
 
     /// Whether nothing new is to be begun.
@@ -730,7 +732,7 @@ impl Engine {
             }
             if !is_known {
                 let at = self.wiring.clock.now();
-                *progress = Progress { position, time, state, at, trouble };
+                *progress = Progress { position, time, state, at, trouble, ..progress.clone() };
             }
             !is_known
         });
