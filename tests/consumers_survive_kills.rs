@@ -66,7 +66,9 @@ async fn every_consumer_stands_where_it_should_after_kills_at_any_moment() {
         log.check_acknowledged(&sqlite(files.log()), &commands);
         let is_last = kill + 1 == kills;
         if is_last || dice.chance(50) {
-            letters += check_app(&files, &mut log, is_last || dice.chance(30)).await;
+            letters +=
+                check_app(&files, &mut log, is_last || dice.chance(30), is_last || dice.chance(30))
+                    .await;
         }
     }
     log.check_whole(&sqlite(files.log()));
@@ -155,8 +157,27 @@ async fn write(app: App, rules: Arc<AllRules>, mut dice: Dice, writer: u64, firs
 /// Why letters are discarded.
 const REASON: &str = "the dice fell so";
 
-/// Does with letters what a person might do meanwhile.
+/// Does what a person might do meanwhile.
 async fn meddle(app: &App, rules: &AllRules, dice: &mut Dice) {
+    match dice.chance(30) {
+        true => rebuild(app, rules, dice),
+        false => look_at_letters(app, rules, dice).await,
+    }
+}
+
+/// Begins to build a view anew, or goes back to an old one; if that is not possible just now, it is left.
+fn rebuild(app: &App, rules: &AllRules, dice: &mut Dice) {
+    match dice.below(6) {
+        0 => drop(app.rebuild::<Seen>().begin()),
+        1 => drop(app.rebuild::<Book>().begin()),
+        2 => drop(app.rebuild::<Book>().keep_old().begin()),
+        3 => drop(app.switch_back::<Book>().begin()),
+        4 => drop(app.rebuild_with(rules.picky()).begin()),
+        _ => drop(app.cancel_rebuild::<Book>()),
+    }
+}
+
+async fn look_at_letters(app: &App, rules: &AllRules, dice: &mut Dice) {
     let consumers: Vec<_> = app.letters().consumers().collect();
     let letters = consumers[dice.below(consumers.len() as u64) as usize];
     let Some(letter) = letters.list().into_iter().find(|letter| letter.tried > 0) else {
@@ -186,12 +207,19 @@ async fn meddle(app: &App, rules: &AllRules, dice: &mut Dice) {
 
 /// Starts an app on what was left, lets it come to rest, and looks at everything that its consumers keep. Returns how many
 /// letters there are.
-async fn check_app(files: &Files, log: &mut OrdersLog, mends: bool) -> usize {
+async fn check_app(files: &Files, log: &mut OrdersLog, rebuilds: bool, mends: bool) -> usize {
     let (app, rules) = start(files).await;
     settle(&app).await;
     log.read_on(app.store());
     check_consumers(&app, files, log).await;
     let letters = app.status().consumers.iter().map(|consumer| consumer.letters).sum();
+    if rebuilds {
+        app.rebuild::<Seen>().await.unwrap();
+        app.rebuild::<Book>().await.unwrap();
+        app.rebuild_with(rules.picky()).await.unwrap();
+        settle(&app).await;
+        check_consumers(&app, files, log).await;
+    }
     if mends {
         rules.mend(true);
         drain(&app).await;
