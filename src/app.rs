@@ -8,9 +8,11 @@
 //! subscribers come level and the reactors finish what they have begun, and joins every thread. When the last handle is dropped without it, the same happens in the background.
 
 mod builder;
+mod building;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;
+mod start_error;
 mod watchdog;
 
 use std::any::{Any, TypeId};
@@ -22,10 +24,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use self::builder::{AppBuilder, StartError};
-pub(crate) use self::builder::{Building, Floor};
+pub use self::builder::AppBuilder;
+pub(crate) use self::building::{Building, Floor};
 use self::running::Running;
 pub use self::running::ShutdownError;
+pub use self::start_error::StartError;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};

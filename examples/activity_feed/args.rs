@@ -32,7 +32,7 @@ pub(crate) struct Args {
     pub(crate) history: PathBuf,
     /// Where the events are kept; in memory if there is none.
     pub(crate) db: Option<PathBuf>,
-    /// Where the page is written, from the root on.
+    /// Where the page is written: an absolute path.
     pub(crate) html: String,
     pub(crate) json: bool,
     pub(crate) poison: bool,

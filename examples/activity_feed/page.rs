@@ -15,9 +15,9 @@ use crate::summary::{PATIENCE, Summary};
 
 /// Draws each page that was asked for.
 ///
-/// It tries once, since the program does not stay to see what a second attempt comes to. Should the views be lost, and its
-/// checkpoint with them, it leaves alone what was drawn long ago: it begins with what is new. And it waits as long as the views
-/// may take.
+/// It tries once, since the program does not stay to see what a second attempt comes to, and waits for the views as long as the
+/// program does. Should the views be lost, and its checkpoint with them, it begins with what is new: what was drawn long ago
+/// is left alone.
 #[derive(Debug)]
 pub(crate) struct Page;
 
@@ -49,8 +49,8 @@ struct NotWritten {
 
 /// Waits until the page that was asked for at `position` is drawn into `file`.
 ///
-/// An earlier run may have failed at the same file, and this request wait behind its letter: starting the program again is
-/// the retry.
+/// An earlier run may have failed at the same file, and this request wait behind that letter: starting the program again is
+/// the retry. What fails again is told as the letter has it.
 pub(crate) async fn drawn(app: &App, position: Position, file: &str) -> Result<(), Box<dyn Error>> {
     app.reached(Page::NAME, position, PATIENCE).await?;
     let letters = app.letters().of(Page::NAME).ok_or("the page keeps no letters")?;
