@@ -57,10 +57,11 @@ async fn every_consumer_stands_where_it_should_after_kills_at_any_moment() {
     let files = Files(directory.path().to_owned());
     let mut dice = Dice::new(19);
     let mut log = OrdersLog::default();
-    let (mut acknowledged, mut letters) = (0, 0);
+    let (mut acknowledged, mut letters, mut rebuilds) = (0, 0, 0);
     for kill in 0..kills {
         let commands = run_and_kill(directory.path(), &log, &mut dice);
         acknowledged += commands.len();
+        rebuilds += files.shadows();
         // What the next life finds is either what this one has left, or what an app has made of it.
         log.read_on(&sqlite(files.log()));
         log.check_acknowledged(&sqlite(files.log()), &commands);
@@ -72,7 +73,9 @@ async fn every_consumer_stands_where_it_should_after_kills_at_any_moment() {
         }
     }
     log.check_whole(&sqlite(files.log()));
-    println!("{kills} kills, {acknowledged} acknowledged commands, {letters} letters, {log}");
+    println!(
+        "{kills} kills, {acknowledged} acknowledged commands, {rebuilds} rebuilds cut off, {letters} letters, {log}"
+    );
     assert!(acknowledged as u64 > kills && letters > 0);
 }
 
@@ -209,6 +212,7 @@ async fn look_at_letters(app: &App, rules: &AllRules, dice: &mut Dice) {
 /// letters there are.
 async fn check_app(files: &Files, log: &mut OrdersLog, rebuilds: bool, mends: bool) -> usize {
     let (app, rules) = start(files).await;
+    assert_eq!(files.shadows(), 0, "a rebuild that was cut off is left");
     settle(&app).await;
     log.read_on(app.store());
     check_consumers(&app, files, log).await;

@@ -243,8 +243,10 @@ impl Files {
         self.0.join("log.db")
     }
 
-    pub(crate) fn views(&self) -> PathBuf {
-        self.0.join("log.views.db")
+    /// How many views are being built anew, or were when the process was killed.
+    pub(crate) fn shadows(&self) -> usize {
+        let names = std::fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".shadow")).count()
     }
 
     pub(crate) fn charges(&self) -> PathBuf {
