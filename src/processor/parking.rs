@@ -6,7 +6,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::{
-    Chunk, Failure, Interrupt, Keeper, Processor, Sorting, Step, Stopping, Trouble, before,
+    Chunk, Failure, Interrupt, Keeper, PAUSES, Processor, Sorting, Step, Stopping, Trouble, before,
 };
 use crate::clock::Timestamp;
 use crate::event::Recorded;
@@ -117,6 +117,9 @@ impl<K: Keeper> Processor<K> {
                     error = chain(&trouble),
                     "letters have to wait"
                 );
+                if self.pause(PAUSES.0).await {
+                    return Step::Stop;
+                }
             }
             let max_keys = self.wiring.policy.max_parked_keys;
             if !self.wiring.clerk.shelf.read().is_full(max_keys, true, 1) {
