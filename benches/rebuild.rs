@@ -5,7 +5,7 @@
 //!
 //! The bare loop reads name, stream and payload of each row, decodes the payload with `serde_json` and runs the same prepared
 //! upsert, 2,048 in a transaction, into a file in WAL mode with `synchronous=NORMAL`. Both views must be the same, or the run
-//! ends. Commands are deposits, 64 at a time on their way, with `Durability::Os`: for a while without a rebuild, then from its
+//! ends. Commands are deposits, 64 at a time on their way, with `Durability::Fsync`: for a while without a rebuild, then from its
 //! beginning to its end, and for a while after it.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark ends where something is wrong")]
@@ -97,7 +97,7 @@ fn main() {
 }
 
 async fn start(path: &Path) -> App {
-    let store = Sqlite::options().durability(Durability::Os).open(path).expect("a log");
+    let store = Sqlite::open(path).expect("a log");
     let app = App::builder().store(store).aggregate::<Account>().projection(Book).start().await;
     let app = app.expect("an app");
     let timeout = Duration::from_secs(600);
