@@ -424,8 +424,9 @@ impl Clerk {
         let mut shelved = self.shelf.read();
         if shelved.first(&key).is_none() {
             drop(shelved);
-            answer(vec![reply], 0, None);
-            return;
+            // Others may wait for the letters that are gone.
+            self.asked.entry(Arc::clone(&key)).or_default().replies.push(reply);
+            return self.failed(&key);
         }
         shelved.set_due(&key, Some(Instant::now()));
         drop(shelved);
@@ -458,5 +459,36 @@ fn answer(replies: Vec<Reply>, handled: u64, failed: Option<Letter>) {
         let failed = failed.iter().cloned().collect();
         // Whoever gave the order may have gone away.
         let _ = reply.send(Ok(Retried { handled, failed }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shelf::Shelved;
+    use super::*;
+    use crate::event::Header;
+    use crate::stream::StreamId;
+
+    fn letter(position: u64, key: &str) -> Change {
+        let stream = StreamId::new("account", key).unwrap();
+        let mut header = Header::new(stream, "account.deposited", 1, Timestamp::default());
+        header.position = Position::new(position);
+        Change::Put(Box::new(Letter::waiting(&header, key.into())))
+    }
+
+    #[test]
+    fn whoever_waits_for_a_letter_that_is_discarded_meanwhile_is_answered() {
+        let shelf = Arc::new(Shelf::new(Shelved::default()));
+        shelf.apply(vec![letter(7, "a")]);
+        let (_letters, mut clerk) = ConsumerLetters::new("till", Arc::clone(&shelf));
+        let key: Arc<str> = "a".into();
+        let (retry, mut retried) = oneshot::channel();
+        let (discard, mut discarded) = oneshot::channel();
+        clerk.ask(Arc::clone(&key), retry);
+        shelf.apply(vec![Change::Remove(Arc::clone(&key), Position::new(7))]);
+        clerk.ask(key, discard);
+        let nothing = Retried { handled: 0, failed: Vec::new() };
+        assert_eq!(discarded.try_recv().unwrap().unwrap(), nothing);
+        assert_eq!(retried.try_recv().unwrap().unwrap(), nothing);
     }
 }
