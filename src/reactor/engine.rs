@@ -595,12 +595,12 @@ impl Engine {
     fn begin_reading(&mut self) {
         let (head, after) = (self.wiring.head.borrow_and_update().position, self.window.through());
         let room = self.window.room();
-        let waits = self.read_again.is_some_and(|again| again > Instant::now());
-        let is_busy = self.reading.is_some() || waits || room < WINDOW / 2;
+        // What is over must not wake it again, whether or not there is room to read.
+        self.read_again = self.read_again.filter(|again| *again > Instant::now());
+        let is_busy = self.reading.is_some() || self.read_again.is_some() || room < WINDOW / 2;
         if is_busy || after >= head || self.is_ending() || self.is_full() {
             return;
         }
-        self.read_again = None;
         let (store, filter) = (Arc::clone(&self.wiring.store), self.filter.clone());
         let read = move || store.read_log(after, &filter, room);
         self.reading = Some(tokio::task::spawn_blocking(read));

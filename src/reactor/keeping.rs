@@ -158,7 +158,11 @@ impl Keeping {
         };
         let (ledger, outcome) = match written {
             Ok(written) => written,
-            Err(error) => return Saved::Lost(error.into()),
+            Err(error) => {
+                // Who waits for what was to be written next learns from the end of it that nothing comes.
+                self.decided.clear();
+                return Saved::Lost(error.into());
+            }
         };
         self.ledger = Some(ledger);
         match outcome {
