@@ -334,13 +334,13 @@ impl Engine {
             return false;
         };
         let shelf = Arc::clone(&self.wiring.clerk.shelf);
-        let mut shelved = shelf.read();
+        let shelved = shelf.read();
         let Some(letter) = shelved.first(&key) else {
             return false;
         };
         let (position, tried) = (letter.position, letter.tried);
         let fate = shelved.fate(position);
-        shelved.set_due(&key, None);
+        // It stays due, as everybody can see; the busy lane keeps it from being tried twice at once.
         drop(shelved);
         if tried > 0 {
             shelf.count_retry();
