@@ -492,8 +492,9 @@ impl<K: Keeper> Processor<K> {
         if chunk.ended {
             return Err(Trouble::EndedTransaction.into());
         }
-        let changed = !chunk.changes.is_empty();
-        self.wiring.clerk.shelf.apply(chunk.changes);
+        let shelf = Arc::clone(&self.wiring.clerk.shelf);
+        let before = (!chunk.changes.is_empty()).then(|| shelf.read().count().1);
+        shelf.apply(chunk.changes);
         if let Some(failure) = chunk.failure {
             (self.position, self.time) = self.keeper.checkpoint();
             // What can be taken back was taken back, and is not counted: it is folded again.
@@ -505,11 +506,13 @@ impl<K: Keeper> Processor<K> {
         self.wiring.gauge.count(chunk.handled);
         self.position = self.position.max(chunk.through);
         self.time = self.time.max(chunk.time.unwrap_or_default());
-        if !changed {
+        let Some(before) = before else {
             return Ok(());
-        }
-        let shelved = self.wiring.clerk.shelf.read();
-        if !shelved.is_full(usize::MAX, false, 0) {
+        };
+        let shelved = shelf.read();
+        let (keys, letters) = shelved.count();
+        // What is tried or decided meanwhile makes room, or needs none.
+        if letters <= before || !shelved.is_full(usize::MAX, false, 0) {
             return Ok(());
         }
         let (keys, letters) = shelved.count();

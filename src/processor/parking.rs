@@ -6,13 +6,13 @@ use std::time::Instant;
 use tracing::warn;
 
 use super::{
-    Chunk, Failure, Interrupt, Keeper, Processor, Sorting, Step, Stopping, Trouble, before,
+    Chunk, Failure, Interrupt, Keeper, PAUSES, Processor, Sorting, Step, Stopping, Trouble, before,
 };
 use crate::clock::Timestamp;
 use crate::event::Recorded;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter};
+use crate::letters::{Attempt, Letter, LetterState};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::Position;
@@ -82,7 +82,7 @@ impl<K: Keeper> Processor<K> {
         loop {
             failed += 1;
             let policy = &self.wiring.policy;
-            let pause = match (policy.classify)(&*failure.source) {
+            let pause = match policy.class_of(&*failure.source) {
                 ErrorClass::Transient => policy.retry.pause(failed),
                 ErrorClass::Permanent => None,
             };
@@ -107,6 +107,7 @@ impl<K: Keeper> Processor<K> {
     /// Stands still until letters were handled or discarded, or the app stops it.
     pub(super) async fn wait_for_room(&mut self) -> Step {
         self.leave();
+        let mut pause = PAUSES.0;
         loop {
             if *self.wiring.stopping.borrow() != Stopping::No {
                 return Step::Stop;
@@ -117,7 +118,13 @@ impl<K: Keeper> Processor<K> {
                     error = chain(&trouble),
                     "letters have to wait"
                 );
+                if self.pause(pause).await {
+                    return Step::Stop;
+                }
+                pause = (pause * 2).min(PAUSES.1);
+                continue;
             }
+            pause = PAUSES.0;
             let max_keys = self.wiring.policy.max_parked_keys;
             if !self.wiring.clerk.shelf.read().is_full(max_keys, true, 1) {
                 return Step::Behind;
@@ -165,6 +172,11 @@ impl<K: Keeper> Processor<K> {
                     changes: std::mem::take(&mut changes),
                     ..Chunk::up_to(reached)
                 });
+                if let Err(error) = &chunk {
+                    let (consumer, source) = (self.wiring.name, chain(&**error).into());
+                    let _ = reply.send(Err(LetterError::Store { consumer, source }));
+                    return self.kept(chunk);
+                }
                 self.kept(chunk)?;
                 key
             }
@@ -202,7 +214,19 @@ impl<K: Keeper> Processor<K> {
         if letter.tried > 0 {
             shelf.count_retry();
         }
-        let mut recorded = read(&self.wiring.store, position).await.map_err(Trouble::Log)?;
+        let mut recorded = match read(&self.wiring.store, position).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                let (projection, error) = (self.wiring.name, chain(&error));
+                warn!(projection, %position, error, "a letter cannot be read");
+                // One that waits for a person goes on waiting for one.
+                let again =
+                    (letter.state != LetterState::Parked).then(|| Instant::now() + PAUSES.1);
+                shelf.read().set_due(key, again);
+                self.wiring.clerk.failed(key);
+                return Ok(());
+            }
+        };
         if let Fate::Edited(payload) = fate {
             recorded.payload = payload;
         }

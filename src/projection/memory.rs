@@ -17,6 +17,7 @@ use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
+use crate::letters::shelf::Change;
 use crate::processor::ledger::Ledger;
 use crate::processor::{Chunk, Keeper, Progress};
 use crate::projection::HandlerOutcome;
@@ -137,7 +138,7 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
     }
 
     /// What is folded cannot be taken back. A letter that cannot be written down is kept in memory alone; after a restart its event
-    /// is folded again, and fails again.
+    /// is folded again, and fails again. What a person has decided is written down, or does not count.
     fn keep(
         &mut self,
         fold: &mut dyn FnMut(&mut P) -> Chunk,
@@ -148,6 +149,10 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
         folded.time = chunk.time.unwrap_or(folded.time);
         drop(folded);
         if let Err(error) = self.ledger.save(None, &chunk.changes) {
+            // Nothing is folded together with it, and it counts once it is written down.
+            if chunk.changes.iter().any(|change| matches!(change, Change::Resolve(_))) {
+                return Err(error);
+            }
             tracing::error!(%error, "letters of a view in memory cannot be written down");
         }
         Ok(chunk)

@@ -37,7 +37,7 @@ use crate::event::{Header, Recorded};
 use crate::id::DeliveryId;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter};
+use crate::letters::{Attempt, Letter, LetterState};
 use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
@@ -431,8 +431,13 @@ impl Engine {
             }
             Err(error) => {
                 warn!(reactor = self.wiring.name, error = chain(&error), "a letter cannot be read");
-                let again = Instant::now() + PAUSES.1;
-                self.wiring.clerk.shelf.read().set_due(key, Some(again));
+                {
+                    let mut shelved = self.wiring.clerk.shelf.read();
+                    // One that waits for a person goes on waiting for one.
+                    let waits = shelved.at(position).map(|letter| letter.state);
+                    let again = waits != Some(LetterState::Parked);
+                    shelved.set_due(key, again.then(|| Instant::now() + PAUSES.1));
+                }
                 self.wiring.clerk.failed(key);
             }
         }
