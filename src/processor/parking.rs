@@ -238,7 +238,7 @@ impl<K: Keeper> Processor<K> {
             let mut chunk = Chunk::up_to(reached);
             let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
             if let Some(source) = source {
-                let sorting = Sorting { shelved: None, replayed, codec };
+                let sorting = Sorting { shelf: None, replayed, codec };
                 source.fold_recorded(target, &recorded, &sorting, &mut chunk);
             }
             if chunk.failure.is_none() {
@@ -289,7 +289,7 @@ fn judge(
     policy: &FailurePolicy,
     now: Timestamp,
 ) -> Option<Instant> {
-    let class = (policy.classify)(&*failure.source);
+    let class = policy.class_of(&*failure.source);
     let attempt = Attempt { at: now, class, error: chain(&*failure.source), span: failure.span };
     letter.tried_in_vain(attempt, &policy.retry)
 }

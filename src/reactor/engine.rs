@@ -459,7 +459,7 @@ impl Engine {
     /// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
     fn judge(&self, letter: &mut Letter, failed: &Failed) -> Option<Instant> {
         let failures = &self.failures;
-        let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
+        let class = failed.class.unwrap_or_else(|| failures.class_of(&*failed.cause));
         let (at, error) = (self.wiring.clock.now(), chain(&*failed.cause));
         letter.tried_in_vain(Attempt { at, class, error, span: failed.span }, &failures.retry)
     }
@@ -512,7 +512,7 @@ impl Engine {
     /// Tries an event again in its place, or stops before it.
     fn insist(&mut self, key: Arc<str>, item: Item, attempt: u32, failed: Failed) {
         let failures = &self.failures;
-        let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
+        let class = failed.class.unwrap_or_else(|| failures.class_of(&*failed.cause));
         let pause = match class {
             ErrorClass::Transient => failures.retry.pause(attempt),
             ErrorClass::Permanent => None,
