@@ -5,12 +5,14 @@
 //!
 //! # Ending
 //! [`App::shutdown`] takes no more commands, answers those that it has, closes the topics, lets the projections and the
-//! subscribers come level, and joins every thread. When the last handle is dropped without it, the same happens in the background.
+//! subscribers come level and the reactors finish what they have begun, and joins every thread. When the last handle is dropped without it, the same happens in the background.
 
 mod builder;
+mod building;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;
+mod start_error;
 mod watchdog;
 
 use std::any::{Any, TypeId};
@@ -22,10 +24,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use self::builder::{AppBuilder, StartError};
-pub(crate) use self::builder::{Building, Floor};
+pub use self::builder::AppBuilder;
+pub(crate) use self::building::{Building, Floor};
 use self::running::Running;
 pub use self::running::ShutdownError;
+pub use self::start_error::StartError;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::shard::ShardGauge;
 use crate::bus::{Bus, Map, Topic, TopicStatus, Topics, Wired};
@@ -33,9 +36,10 @@ use crate::command::{Sending, SentTo};
 use crate::event::{Envelope, EventSet};
 use crate::http::ReadToken;
 use crate::letters::Letters;
-use crate::processor::Progress;
 use crate::processor::gauge::{ConsumerKind, ConsumerStatus, Gauge};
-use crate::projection::{self, Projection, Storage, ViewError, Watching};
+use crate::processor::{Progress, RebuildError};
+use crate::projection::rebuild::Rebuilds;
+use crate::projection::{self, Projection, Rebuild, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
 use crate::store::{Durability, EventStore};
@@ -94,12 +98,14 @@ struct Inner {
     directories: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     /// The view of each type of projection.
     views: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    /// How the view of each type of projection is built anew.
+    rebuilds: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     answers: Answers,
     letters: Letters,
     bus: Bus,
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
-    gauges: Gauges,
+    gauges: Arc<Gauges>,
     running: Mutex<Running>,
 }
 
@@ -112,6 +118,16 @@ struct Gauges {
     rests: Vec<(&'static str, crate::aggregate::inbox::Rest)>,
     consumers: Vec<Arc<Gauge>>,
     subscribers: Vec<(&'static str, Arc<SubscriberGauge>)>,
+}
+
+impl Gauges {
+    fn aggregates(&self) -> Vec<AggregateStatus> {
+        let status = |(category, shards): &(&'static str, Vec<Arc<ShardGauge>>)| AggregateStatus {
+            category,
+            shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
+        };
+        self.shards.iter().map(status).collect()
+    }
 }
 
 impl App {
@@ -149,6 +165,47 @@ impl App {
     pub fn try_view<P: Projection>(&self) -> Option<<P::Storage as Storage>::View<P>> {
         let view = self.inner.views.get(&TypeId::of::<P>())?;
         view.downcast_ref::<<P::Storage as Storage>::View<P>>().cloned()
+    }
+
+    /// Builds the view of `P` anew from the start of the log, beside the one that serves. That one is read and goes on
+    /// meanwhile; when both are level they are switched, and no reader sees anything in between or from before.
+    ///
+    /// Handlers that are live-only do not run for what is folded anew: a rebuilt view holds nothing of theirs. Letters are those of the
+    /// rebuilt view; what people have decided about letters is kept.
+    ///
+    /// A projection in tables whose [version](Projection::VERSION) was raised is rebuilt by itself when the app starts.
+    pub fn rebuild<P: Projection + Default>(&self) -> Rebuild {
+        self.rebuild_with(P::default())
+    }
+
+    /// The same as [`rebuild`](Self::rebuild), with a projection that is not the default one. It takes the place of the one that
+    /// was given to the builder when the views are switched.
+    pub fn rebuild_with<P: Projection>(&self, projection: P) -> Rebuild {
+        let rebuilds = self.rebuilds::<P>();
+        Rebuild::new(P::NAME, move |old| rebuilds?.rebuild(projection, old))
+    }
+
+    /// Ends the rebuild of `P` that runs, whoever began it; false if none does. The view that was there goes on.
+    pub fn cancel_rebuild<P: Projection>(&self) -> bool {
+        self.rebuilds::<P>().is_ok_and(|rebuilds| rebuilds.cancel())
+    }
+
+    /// Goes back to the view that was replaced by a rebuild with [`keep_old`](Rebuild::keep_old). It catches up first, while the
+    /// other one serves; so this is a rebuild, too, from where that view had got to.
+    pub fn switch_back<P: Projection>(&self) -> Rebuild {
+        let rebuilds = self.rebuilds::<P>();
+        Rebuild::new(P::NAME, move |old| rebuilds?.switch_back(old))
+    }
+
+    /// Frees the view of `P` that was kept; false if there is none.
+    pub fn drop_kept<P: Projection>(&self) -> bool {
+        self.rebuilds::<P>().is_ok_and(|rebuilds| rebuilds.drop_kept())
+    }
+
+    fn rebuilds<P: Projection>(&self) -> Result<Arc<dyn Rebuilds<P>>, RebuildError> {
+        let rebuilds = self.inner.rebuilds.get(&TypeId::of::<P>());
+        let rebuilds = rebuilds.and_then(|any| any.downcast_ref::<Arc<dyn Rebuilds<P>>>());
+        rebuilds.cloned().ok_or(RebuildError::Unknown(P::NAME))
     }
 
     /// Asks `query` of the one who answers queries of its type: a projection with a `#[query]` method for it, or a handler
@@ -354,14 +411,7 @@ impl App {
         AppStatus {
             durability: self.inner.store.durability(),
             sequencer: gauges.sequencer.status(),
-            aggregates: gauges
-                .shards
-                .iter()
-                .map(|(category, shards)| AggregateStatus {
-                    category,
-                    shards: shards.iter().map(|gauge| ShardStatus::of(gauge)).collect(),
-                })
-                .collect(),
+            aggregates: gauges.aggregates(),
             topics: {
                 let mut topics = self.inner.topics.status();
                 topics.extend(self.inner.bus.status());
@@ -388,7 +438,8 @@ impl App {
     }
 
     /// Ends the app in order: takes no more commands, answers those that it has, closes all topics, lets the projections and
-    /// the subscribers come level, and joins every thread. Called again, it waits for the same end, and returns at once when that has come.
+    /// the subscribers come level and the reactors finish what they have begun, and joins every thread. Called again, it waits for
+    /// the same end, and returns at once when that has come.
     ///
     /// What a subscriber publishes while it comes level is refused, since the topics are closed: where one feeds another, let the
     /// sources become quiet first. A subscriber that had stopped before is no error here; the status names it.
@@ -397,7 +448,7 @@ impl App {
     ///
     /// # Errors
     /// [`ShutdownError`] if something did not end within `deadline`, with a second of grace for what is cut off then, or ended with a panic. What is committed is safe all the
-    /// same, and a projection that was cut off resumes from its checkpoint.
+    /// same, and a projection or a reactor that was cut off resumes from its checkpoint.
     ///
     /// # Cancel safety
     /// Dropped half-way, the rest happens in the background.

@@ -15,6 +15,8 @@ mod id;
 #[cfg(feature = "sqlite")]
 mod inbox;
 mod letters;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod processor;
 mod projection;
 mod query;
@@ -62,10 +64,10 @@ pub use letters::{
     ResolutionKind, Retried,
 };
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
-pub use processor::{ConsumerState, Trouble};
+pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Storage, View, ViewError, ViewRef,
-    Watching,
+    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Rebuild, Storage, View, ViewError,
+    ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

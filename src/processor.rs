@@ -16,6 +16,7 @@ pub(crate) mod file;
 pub(crate) mod gauge;
 pub(crate) mod ledger;
 mod parking;
+pub(crate) mod rebuild;
 mod source;
 
 use std::error::Error;
@@ -31,6 +32,8 @@ use self::catch_up::ReadAhead;
 use self::gauge::Gauge;
 use self::parking::letters;
 pub(crate) use self::parking::{read, read_edited};
+use self::rebuild::{Own, Replaced, Role};
+pub use self::rebuild::{RebuildError, RebuildProgress, Rebuilt};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
@@ -48,6 +51,9 @@ use crate::telemetry::{self, chain};
 /// The first and the longest pause before the log is read again after it failed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// How many events are read from the log at a time: enough to make the step to a reading thread cheap.
+const PAGE: usize = 2_048;
+
 /// Where a processor stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
@@ -61,10 +67,14 @@ pub(crate) struct Progress {
     pub(crate) at: Timestamp,
     /// Why it stopped, or why it tries again.
     pub(crate) trouble: Option<Arc<Trouble>>,
+    /// How far the view that may take its place has got.
+    pub(crate) rebuild: Option<RebuildProgress>,
+    /// The view was folded by another version of the program, and is folded no further.
+    pub(crate) outdated: bool,
 }
 
 /// What a consumer is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ConsumerState {
@@ -72,6 +82,9 @@ pub enum ConsumerState {
     CatchingUp,
     /// It gets events as they are committed.
     Live,
+    /// Its version was raised: the view of the earlier version is read, and not folded any further, while the new one is
+    /// built.
+    Rebuilding,
     /// The log cannot be read, the view not written, or an event that it may not pass not be handled; it tries again.
     Retrying,
     /// It stopped at an event that it could not handle, or because the app shut down.
@@ -79,11 +92,12 @@ pub enum ConsumerState {
 }
 
 impl ConsumerState {
-    /// As it is written in figures and traces: `catching_up`, `live`, `retrying`, `stopped`.
+    /// As it is written in figures and traces: `catching_up`, `live`, `rebuilding`, `retrying`, `stopped`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CatchingUp => "catching_up",
             Self::Live => "live",
+            Self::Rebuilding => "rebuilding",
             Self::Retrying => "retrying",
             Self::Stopped => "stopped",
         }
@@ -226,8 +240,13 @@ pub(crate) trait Keeper: Send + 'static {
     /// What handlers fold into.
     type Target;
 
-    /// How many events may be folded in one go.
+    /// How many events may be folded in one go while others wait.
     const CHUNK: usize;
+
+    /// How many events may be folded in one go.
+    fn chunk(&self) -> usize {
+        Self::CHUNK
+    }
 
     /// Whether it can fold now, rather than having to wait for a reader of its view.
     fn is_free(&self) -> bool {
@@ -237,7 +256,7 @@ pub(crate) trait Keeper: Send + 'static {
     /// Where the view stands.
     fn checkpoint(&self) -> (Position, Timestamp);
 
-    /// Events up to here are a replay.
+    /// Events up to here are a replay; all of them for a shadow of a view that others fold meanwhile.
     fn replayed(&self) -> Position;
 
     /// Lets `fold` change the target, and moves the position and the letters with it: all of it or nothing.
@@ -256,6 +275,22 @@ pub(crate) trait Keeper: Send + 'static {
     /// # Errors
     /// The view could not be written; it stands where it stood.
     fn close(&mut self, position: Position) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Puts the view of `shadow`, which stands at `at`, in the place of its own, and `letters` in the place of all others: all of
+    /// it or nothing.
+    ///
+    /// # Errors
+    /// The view could not be written; it stands where it stood.
+    fn install(
+        &mut self,
+        shadow: &mut Self,
+        at: (Position, Timestamp),
+        letters: &[Change],
+        replaced: Replaced,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let _ = (shadow, at, letters, replaced);
+        Err("it keeps no view that could be replaced".into())
+    }
 }
 
 /// Everything that a processor needs from the app.
@@ -264,7 +299,7 @@ pub(crate) struct Wiring {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
-    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) progress: Arc<watch::Sender<Progress>>,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) policy: FailurePolicy,
@@ -292,6 +327,7 @@ pub(crate) struct Processor<K: Keeper> {
     wiring: Wiring,
     position: Position,
     time: Timestamp,
+    role: Role<K>,
 }
 
 /// Why a step of the loop ends.
@@ -325,13 +361,18 @@ impl<K: Keeper> Processor<K> {
         }
         let filter = Filter::Names(routes.keys().copied().collect());
         let (position, time) = keeper.checkpoint();
-        Self { keeper, sources, routes, filter, wiring, position, time }
+        let role = Role::Own(Own::default());
+        Self { keeper, sources, routes, filter, wiring, position, time, role }
     }
 
     /// The processor's life: until the app stops it, or an event does.
     pub(crate) async fn run(mut self) {
         let mut ended;
         loop {
+            if let Step::Stop = self.wait_for_view().await {
+                ended = Ok(());
+                break;
+            }
             ended = self.work().await;
             let Err(Trouble::TooManyParked { .. }) = &ended else {
                 break;
@@ -401,7 +442,8 @@ impl<K: Keeper> Processor<K> {
         self.report(ConsumerState::CatchingUp, None);
         let mut pause = PAUSES.0;
         let store = Arc::clone(&self.wiring.store);
-        let mut ahead = ReadAhead::new(store, self.filter.clone());
+        let page = if self.role.is_shadow() { rebuild::PAGE } else { PAGE };
+        let mut ahead = ReadAhead::new(store, self.filter.clone(), page);
         loop {
             let head = *self.wiring.head.borrow();
             let end = last.unwrap_or(head.position);
@@ -434,7 +476,7 @@ impl<K: Keeper> Processor<K> {
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
-            if last.is_none() {
+            if last.is_none() || self.role.is_shadow() {
                 self.attend().await?;
             }
             tokio::task::yield_now().await;
@@ -449,7 +491,7 @@ impl<K: Keeper> Processor<K> {
         let codec = self.wiring.store.codec();
         let mut rest = events;
         loop {
-            let (now, later) = rest.split_at(rest.len().min(K::CHUNK));
+            let (now, later) = rest.split_at(rest.len().min(self.keeper.chunk()));
             rest = later;
             let through = match later.first() {
                 Some(next) => before(next.header.position),
@@ -557,6 +599,7 @@ impl<K: Keeper> Processor<K> {
                 }
                 tokio::task::yield_now().await;
             }
+            self.switch_if_due().await;
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
@@ -568,6 +611,7 @@ impl<K: Keeper> Processor<K> {
                 },
                 told = self.wiring.stopping.changed() => told,
                 () = letters(&mut self.wiring.clerk, self.position) => Ok(()),
+                () = self.role.shadow() => Ok(()),
             };
             if told.is_err() {
                 // There is nobody left who could tell it to end.
@@ -583,10 +627,11 @@ impl<K: Keeper> Processor<K> {
         let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
         let codec = self.wiring.store.codec();
         let mut behind = false;
+        let chunk_size = self.keeper.chunk();
         let chunk = self.keeper.keep(&mut |target| {
             let sorting = Sorting::new(shelf, replayed, codec);
             let mut chunk = Chunk::up_to(position);
-            let mut room = K::CHUNK;
+            let mut room = chunk_size;
             while room > 0 && chunk.failure.is_none() {
                 match earliest(sources, head) {
                     Earliest::Lagged => {
@@ -635,8 +680,14 @@ impl<K: Keeper> Processor<K> {
     }
 
     fn report(&self, state: ConsumerState, trouble: Option<Arc<Trouble>>) {
-        let (position, time, at) = (self.position, self.time, self.wiring.clock.now());
-        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
+        if let Role::Shadow(job) = &self.role {
+            return job.show(self.position);
+        }
+        let at = self.wiring.clock.now();
+        self.wiring.progress.send_modify(|progress| {
+            (progress.position, progress.time) = (self.position, self.time);
+            (progress.state, progress.at, progress.trouble) = (state, at, trouble);
+        });
     }
 }
 

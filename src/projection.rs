@@ -15,10 +15,22 @@
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
 //! reader has seen; it answers from that state or a later one, or not at all.
 //!
+//! # A view that is to be built anew
+//! [`App::rebuild`](crate::App::rebuild) folds the view anew from the start of the log, beside the one that serves: in memory,
+//! or in a file of its own beside the tables. When both are level they are switched, tables in one transaction; readers see the old
+//! view or the new one, never an empty or an earlier one. It can be [cancelled](crate::Rebuild::cancel), and a crash leaves the old
+//! view. A view in tables whose version was raised, with the same schema, is rebuilt so by itself: the old tables are read as they
+//! stand until the new ones are level, and [`at_least`](View::at_least) waits. With another schema the old tables cannot be read by
+//! this program, and are built anew in their place.
+//!
+//! Handlers that are live-only do not run in a rebuild: the view that serves meanwhile has run them. After a raised version they run
+//! for the events that no earlier version has handled.
+//!
 //! # A view that moves
 //! [`View::watch`] yields an answer whenever it has changed, and holds up nobody; see [`Watching`].
 
 mod memory;
+pub(crate) mod rebuild;
 #[cfg(feature = "sqlite")]
 pub(crate) mod tables;
 mod watching;
@@ -32,6 +44,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
+pub use self::rebuild::Rebuild;
 #[cfg(feature = "sqlite")]
 pub use self::tables::{TableAtLeast, TableReader, TableView, Tables, Transaction};
 pub use self::watching::Watching;
@@ -74,6 +87,9 @@ pub trait Storage: private::Storage {
 }
 
 pub(crate) mod private {
+    use std::sync::Arc;
+
+    use super::rebuild::Rebuilds;
     use super::{Building, Projection};
     use crate::app::StartError;
 
@@ -85,11 +101,12 @@ pub(crate) mod private {
         /// What the queries of a view are answered from.
         type Reader<P: Send + Sync + 'static>: 'static;
 
-        /// Starts the actor of `projection`, and returns how it is read.
+        /// Starts the actor of `projection`, and returns how it is read and how it is built anew.
+        #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
         fn start<P: Projection<Storage = Self>>(
             projection: P,
             building: &mut Building,
-        ) -> Result<<Self as super::Storage>::View<P>, StartError>
+        ) -> Result<(<Self as super::Storage>::View<P>, Arc<dyn Rebuilds<P>>), StartError>
         where
             Self: super::Storage;
     }

@@ -27,6 +27,10 @@
 //! When the app shuts down, the attempts that have begun are finished, and nothing new is begun. What fails meanwhile, or is not
 //! done before the deadline, is delivered again after the next start.
 //!
+//! # What is kept where
+//! Checkpoint and letters stand in the file of the views. Without the feature `sqlite` they last as long as the process, and
+//! each start begins anew.
+//!
 //! # Which thread
 //! The attempts of a reactor share one thread, and so do several reactors: a handler that computes for long, or blocks, holds the
 //! others up. Move such work to `tokio::task::spawn_blocking`. Transactions are made on threads for waiting.

@@ -22,7 +22,7 @@
 //!
 //! # Again after a restart
 //! It is not remembered what a subscriber has heard: it is for what happens while the program runs. For effects that
-//! must not be lost, fold a [projection](crate::Projection).
+//! must not be lost, write a [reactor](crate::Reactor).
 
 mod engine;
 
@@ -42,7 +42,7 @@ use crate::projection::HandlerOutcome;
 /// Handlers by event type, from any number of topics.
 ///
 /// It hears what is published while the app runs, and keeps no checkpoint: what is committed while it is down, or after it has
-/// stopped, it never hears. For effects that must not be lost, fold a [projection](crate::Projection), or resume a
+/// stopped, it never hears. For effects that must not be lost, write a [reactor](crate::Reactor), or resume a
 /// [subscription](crate::Subscribe::after).
 ///
 /// # A handler that fails

@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 #[cfg(target_os = "linux")]
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 #[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -44,15 +44,16 @@ fn the_totals_of_the_invented_history_are_exact() {
         ("changes", changes().count() as u64),
         ("added", lines(|change| change.added)),
         ("deleted", lines(|change| change.deleted)),
-        // The last one says that the history was read.
-        ("events", (commits.len() + changes().count() + 1) as u64),
         ("read", commits.len() as u64),
         ("already_known", 0),
+        // The last one says that the history was read.
+        ("appended", (commits.len() + changes().count() + 1) as u64),
+        // The last one asks for the page.
+        ("events", (commits.len() + changes().count() + 2) as u64),
         ("letters", 0),
     ] {
         assert_eq!(totals[key], expected, "{key} of {totals}");
     }
-    assert_eq!(totals["appended"], totals["events"]);
     assert!(commits.len() > 250 && set(commits.iter().map(|commit| &commit.author)).len() > 4);
 }
 
@@ -137,15 +138,17 @@ fn the_chart_has_every_author_and_week() {
 }
 
 #[test]
-fn a_second_run_appends_nothing_and_says_so() {
+fn a_second_run_records_nothing_new_and_says_so() {
     let directory = directory();
     let first = run(&directory, &["--db", "feed.db"]);
     let second = run(&directory, &["--db", "feed.db"]);
     assert_eq!(second["already_known"], first["commits"]);
-    assert_eq!((&second["appended"], &second["events"]), (&json!(0), &first["events"]));
+    // All that is new in the log asks for the page.
+    let events = first["events"].as_u64().unwrap() + 1;
+    assert_eq!((&second["appended"], &second["events"]), (&json!(0), &json!(events)));
     assert_same_totals(&first, &second);
     let output = succeed(activity_feed(&directory, &["--db", "feed.db"]));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Nothing new"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Nothing new was recorded"));
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn a_real_repository_is_read_with_everything_that_is_odd_in_it() {
         ("changes", 6),
         ("added", 2 + 1 + 2 + 1),
         ("deleted", 2),
-        ("events", 7 + 6 + 1),
+        ("events", 7 + 6 + 2),
         ("letters", 0),
     ] {
         assert_eq!(totals[key], expected, "{key} of {totals}");
@@ -322,7 +325,7 @@ fn a_run_that_is_killed_at_any_moment_ends_as_one_that_is_not() {
             (
                 "feed.db",
                 "SELECT stream, version, name, payload, command_id FROM events
-                 WHERE name <> 'history.read' ORDER BY stream, version",
+                 WHERE name NOT LIKE 'history.%' ORDER BY stream, version",
             ),
         ] {
             assert!(
@@ -368,6 +371,79 @@ fn a_git_that_dies_half_way_is_reported_and_the_next_run_completes_the_history()
     assert_same_totals(&totals, &expected);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_page_that_a_run_was_killed_over_is_drawn_by_the_next_one() {
+    let directory = directory();
+    // With names as long as they may be the page is larger than what a pipe holds, so that it is not written in one go.
+    let name = |number: usize| format!("{number}{}", "&".repeat(4_000));
+    let changes: Vec<_> = (0..15).map(|number| format!("1\t0\t{}\n", name(number))).collect();
+    let export = header(1, "Ada", "1", "text") + "\n\n" + &changes.concat();
+    let export = file(&directory, "export.txt", export);
+    let part = directory.path().join("first.html.part");
+    let made = Command::new("mkfifo").arg(&part).status().unwrap();
+    assert!(made.success(), "mkfifo is needed by this test");
+
+    let mut run_that_is_killed =
+        activity_feed(&directory, &["--db", "feed.db", "--html", "first.html", &export]);
+    let mut child = run_that_is_killed.stderr(Stdio::null()).spawn().unwrap();
+    let (sender, drawing) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let part = part.clone();
+        move || {
+            // Opens when the program begins to draw.
+            let mut pipe = fs::File::open(part).unwrap();
+            pipe.read_exact(&mut [0]).unwrap();
+            sender.send(pipe).unwrap();
+        }
+    });
+    let pipe = drawing.recv_timeout(Duration::from_secs(60));
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    let pipe = pipe.expect("the page should have been begun");
+    fs::remove_file(&part).unwrap();
+    drop(pipe);
+    assert!(!directory.path().join("first.html").exists());
+
+    run(&directory, &["--db", "feed.db", "--html", "second.html", &export]);
+    let page = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+    check_page(&page("first.html"));
+    assert!(page("first.html") == page("second.html"));
+}
+
+#[test]
+fn a_page_that_was_drawn_is_left_alone_also_when_the_views_are_lost() {
+    let directory = directory();
+    run(&directory, &["--db", "feed.db", "--html", "first.html"]);
+    let first = directory.path().join("first.html");
+    fs::remove_file(&first).unwrap();
+    let expected = run(&directory, &["--db", "feed.db", "--html", "second.html"]);
+    assert!(!first.exists());
+    for name in names(&directory).iter().filter(|name| name.starts_with("feed.views.db")) {
+        fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    let totals = run(&directory, &["--db", "feed.db", "--html", "second.html"]);
+    assert_same_totals(&totals, &expected);
+    assert!(!first.exists());
+}
+
+#[test]
+fn a_page_that_cannot_be_written_fails_the_run_and_is_tried_again_by_the_next() {
+    let directory = directory();
+    let arguments = ["--db", "feed.db", "--html", "later/page.html"];
+    for _ in 0..2 {
+        fail(&directory, &arguments, 1, "later/page.html cannot be written");
+    }
+    // No other page waits for it.
+    assert_eq!(run(&directory, &arguments[..2])["letters"], 2);
+    let output = succeed(activity_feed(&directory, &arguments[..2]));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("2 events are parked"), "{output:?}");
+
+    fs::create_dir(directory.path().join("later")).unwrap();
+    assert_eq!(run(&directory, &arguments)["letters"], 0);
+    check_page(&fs::read_to_string(directory.path().join("later/page.html")).unwrap());
+}
+
 #[test]
 fn an_event_that_a_view_cannot_handle_parks_its_file_and_no_other() {
     let directory = directory();
@@ -377,7 +453,7 @@ fn an_event_that_a_view_cannot_handle_parks_its_file_and_no_other() {
     let events = expected["events"].as_u64().unwrap();
     assert_eq!(
         (&story["failed"], &story["waiting"]),
-        (&json!(1), &json!([events + 2, events + 3]))
+        (&json!(1), &json!([events + 1, events + 2]))
     );
     assert_eq!(story["meanwhile"], expected["changes"]);
     assert_eq!((&story["handled"], &story["left"]), (&json!(3), &json!(0)));

@@ -79,6 +79,7 @@ async fn a_raised_version_builds_the_view_anew_from_the_log() {
     deposits(&app, 0..20).await;
     stop(app).await;
     let app = start::<2>(&path).await;
+    until("it is built", || app.status().consumers[0].state == ConsumerState::Live).await;
     assert_eq!(level::<2>(&app).await, Balances::of_log(app.store()));
     let reader = app.view::<Passbook<2>>().read();
     assert_eq!(reader.query(versions).await.unwrap(), [2]);

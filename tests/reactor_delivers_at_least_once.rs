@@ -139,7 +139,9 @@ async fn what_is_not_done_before_the_deadline_is_delivered_again_with_the_same_i
     deposit(&app, 1..=3).await;
     until("the second is held", || outside.inside() == [2]).await;
     let late = app.shutdown_within(Duration::ZERO).await.unwrap_err();
-    assert_eq!(late.problems, ["reactor teller was not level in time"]);
+    let said =
+        late.problems.iter().any(|problem| problem == "reactor teller was not level in time");
+    assert!(said, "{late}");
     assert!(outside.inside().is_empty(), "the attempt was dropped");
     drop(app);
     outside.release(2);
@@ -365,8 +367,10 @@ impl Namesake {
 
 #[tokio::test]
 async fn an_app_with_a_reactor_that_does_not_fit_says_why_and_has_no_effects() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    with_old_events(&path).await;
     let outside = Outside::default();
-    let (store, faults) = Faulty::new(Memory::new());
     let builder = || App::builder().store(Memory::new()).aggregate::<Account>();
     let error = builder().reactor(Silent).start().await.unwrap_err();
     assert!(matches!(error, StartError::ReactorNoHandlers("silent")), "{error}");
@@ -378,11 +382,10 @@ async fn an_app_with_a_reactor_that_does_not_fit_says_why_and_has_no_effects() {
     let teller = || Teller(outside.clone());
     let error = builder().projection(Namesake).reactor(teller()).start().await.unwrap_err();
     assert!(matches!(error, StartError::ConsumerTwice("teller")), "{error}");
-    let twice = App::builder().store(store).aggregate::<Account>();
+    let twice = App::builder().store(sqlite(&path)).aggregate::<Account>();
     let error = twice.reactor(teller()).reactor(teller()).start().await.unwrap_err();
     assert!(matches!(error, StartError::ConsumerTwice("teller")), "{error}");
-    // It did not look at the log for its reactors, only where that begins.
-    assert_eq!(faults.count(Operation::ReadLog), 1);
+    assert!(outside.arrived().is_empty(), "what the log held was not handled");
 }
 
 #[tokio::test]

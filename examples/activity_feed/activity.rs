@@ -33,7 +33,7 @@ pub(crate) struct ActivityChart {
 }
 
 /// Commits by author and week.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Chart {
     /// All commits of all authors; some may lie outside of the weeks shown.
     pub(crate) commits: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Chart {
     pub(crate) rows: Vec<ChartRow>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct ChartRow {
     pub(crate) author: String,
     pub(crate) commits: u64,

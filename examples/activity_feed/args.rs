@@ -32,7 +32,8 @@ pub(crate) struct Args {
     pub(crate) history: PathBuf,
     /// Where the events are kept; in memory if there is none.
     pub(crate) db: Option<PathBuf>,
-    pub(crate) html: PathBuf,
+    /// Where the page is written: an absolute path.
+    pub(crate) html: String,
     pub(crate) json: bool,
     pub(crate) poison: bool,
 }
@@ -63,9 +64,11 @@ impl Wish {
             Some(db) => db.with_extension("html"),
             None => std::env::temp_dir().join(format!("activity-{}.html", std::process::id())),
         };
+        let html = std::path::absolute(html.unwrap_or_else(page))
+            .map_err(|error| format!("the page cannot be written there: {error}"))?;
         Ok(Self::Run(Args {
             history: history.unwrap_or_else(invented),
-            html: html.unwrap_or_else(page),
+            html: html.into_os_string().into_string()?,
             db,
             json,
             poison,

@@ -1,4 +1,5 @@
-//! What is recorded: commits by their authors, changes by their files, and how far the history was read.
+//! What is recorded: commits by their authors, changes by their files, how far the history was read, and which pages it was
+//! asked for.
 //!
 //! Git has decided already: what stands in a history is a fact, and no command here is rejected. So the aggregates keep next to no
 //! state. What they give is order, by author and by file, and a guard: the command id of a commit is its hash, so it is
@@ -98,7 +99,20 @@ pub(crate) struct HistoryRead {
     pub(crate) through: Option<String>,
 }
 
-/// How far the history was read.
+/// Asks for the page of what is recorded.
+#[derive(Command, Clone, Debug)]
+pub(crate) struct RequestPage(pub(crate) PageRequested);
+
+/// The page was asked for: it shows everything that was recorded before.
+#[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[event(name = "history.page_requested", version = 1)]
+pub(crate) struct PageRequested {
+    /// Where it is to be written, as an absolute path: the one who draws it may stand in another directory.
+    pub(crate) file: String,
+    pub(crate) title: String,
+}
+
+/// How far the history was read, and the pages that it was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     through: Option<String>,
@@ -111,10 +125,18 @@ impl History {
         (through.is_none() || through != self.through).then_some(HistoryRead { through })
     }
 
+    #[command]
+    fn request_page(&self, RequestPage(requested): RequestPage) -> PageRequested {
+        requested
+    }
+
     #[apply]
     fn history_read(&mut self, event: &HistoryRead) {
         self.through.clone_from(&event.through);
     }
+
+    #[apply]
+    fn page_requested(&mut self, _: &PageRequested) {}
 }
 
 impl Commit {

@@ -40,7 +40,7 @@ pub(crate) struct FeedOf {
 }
 
 /// A commit of somebody else.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct FeedEntry {
     pub(crate) commit: String,
     pub(crate) author: String,

@@ -25,7 +25,7 @@ pub(crate) const FORMAT: &str = "commit %H%nauthor %an%ntime %at%nsubject %s";
 const LONGEST_SUBJECT: usize = 500;
 
 /// A commit of the history.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) hash: String,
     pub(crate) author: String,
@@ -37,7 +37,7 @@ pub(crate) struct Commit {
 }
 
 /// What a commit does to one file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) path: Vec<u8>,
     pub(crate) lines: Lines,

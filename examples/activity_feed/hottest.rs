@@ -43,7 +43,7 @@ pub(crate) struct HottestFiles {
     pub(crate) limit: u32,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct HotFiles {
     /// How many files were ever there, and how often one of them was changed.
     pub(crate) files: u64,
@@ -53,7 +53,7 @@ pub(crate) struct HotFiles {
     pub(crate) hottest: Vec<HotFile>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct HotFile {
     pub(crate) path: String,
     pub(crate) changes: u64,

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::ops::ControlFlow;
 
-use tidings::{App, Outcome, Receipt, Sending, StreamId, Version};
+use tidings::{Aggregate, App, Outcome, Receipt, Sending, StreamId, Version};
 
 use crate::domain::{
-    HISTORY, HistoryEvent, HistoryRead, RecordChange, RecordCommit, RecordRead, stream_name,
+    HISTORY, History, HistoryEvent, HistoryRead, RecordChange, RecordCommit, RecordRead,
+    stream_name,
 };
 use crate::history::Commit;
 use crate::progress::Progress;
@@ -45,11 +46,14 @@ enum Sent {
 
 /// The commit up to which earlier runs have read a repository, as the log says.
 pub(crate) fn read_before(app: &App) -> Result<Option<String>, Box<dyn Error>> {
-    let (log, mut last) = (app.store(), Ok(None));
-    log.read_stream(&StreamId::new("history", HISTORY)?, Version::EMPTY, &mut |recorded| {
+    let (log, stream) = (app.store(), StreamId::new(History::CATEGORY, HISTORY)?);
+    let mut last = Ok(None);
+    log.read_stream(&stream, Version::EMPTY, &mut |recorded| {
         match recorded.decode(log.codec()) {
-            Ok(HistoryEvent::HistoryRead(HistoryRead { through: None })) => {}
-            Ok(HistoryEvent::HistoryRead(HistoryRead { through })) => last = Ok(through),
+            Ok(HistoryEvent::HistoryRead(HistoryRead { through: Some(commit) })) => {
+                last = Ok(Some(commit));
+            }
+            Ok(_) => {}
             Err(error) => last = Err(error),
         }
         if last.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -3,19 +3,21 @@
 //! ```text
 //! git log ─ source ─▶ import ─ commands ─▶ domain: Author, File, History ─ events ─▶ the log
 //!                                                                                     │
-//!                       draw, report ◀─ summary ◀─ queries ─ Feed, Activity, Hottest ◀┘
+//!                  report ◀─ summary ◀─ queries ─ views: Feed, Activity, Hottest ◀────┤
+//!                               │                                                     │
+//!                the page ◀─ html ◀─────────────────────────── a reactor: Page ◀──────┘
 //! ```
-//! Each commit and each change of a file becomes an event; three views that know nothing of each other make something of
-//! them. Kill the program at any moment and start it again: it ends with the same result. Run it again after the next
-//! commit: it reads that one.
+//! Each commit and each change of a file becomes an event. Three views that know nothing of each other make something of them,
+//! and a reactor draws what the views say when a page is asked for. Kill the program at any moment and start it again: it ends
+//! with the same result. Run it again after the next commit: it reads that one.
 
 mod activity;
 mod args;
 mod domain;
-mod draw;
 mod feed;
 mod history;
 mod hottest;
+mod html;
 mod import;
 mod number;
 mod page;
@@ -36,11 +38,13 @@ use tidings::{App, Memory, Sqlite};
 
 use crate::activity::Activity;
 use crate::args::{Args, HELP, Wish};
-use crate::domain::{Author, File, History};
+use crate::domain::{Author, File, HISTORY, History, PageRequested, RequestPage};
 use crate::feed::Feed;
 use crate::hottest::Hottest;
+use crate::page::Page;
 use crate::report::Report;
 use crate::source::Source;
+use crate::summary::Summary;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -78,6 +82,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .projection(Feed)
         .projection(Activity::default())
         .projection(hottest)
+        .reactor(Page)
         .start()
         .await?;
     let done = record(&app, &source, &args, &mended).await;
@@ -89,7 +94,7 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// Records what is new in the history, and draws the page when all of it is in the views.
+/// Records what is new in the history, and has the page drawn when all of it is in the views.
 async fn record(
     app: &App,
     source: &Source,
@@ -102,15 +107,17 @@ async fn record(
     let reading = source.read(import::read_before(app)?).await?;
     let tally = import::import(app, reading).await?;
     let poison = if args.poison { Some(poison::mend(app, mended).await?) } else { None };
-    let head = app.head();
-    let summary = draw::draw(app, head, source.name(), &args.html).await?;
+    let request = PageRequested { file: args.html.clone(), title: source.name().to_owned() };
+    let position = app.send(HISTORY, RequestPage(request)).await?.position;
+    let summary = Summary::read(app, position).await?;
+    page::drawn(app, position, &args.html).await?;
     Ok(Report {
         tally,
-        events: head.as_u64(),
+        events: position.as_u64(),
         summary,
         letters: app.letters().consumers().map(|letters| letters.list().len()).sum(),
         poison,
-        html: std::path::absolute(&args.html)?,
+        html: args.html.clone(),
         elapsed: Default::default(),
     })
 }

@@ -1,7 +1,6 @@
 //! What is printed at the end of a run.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,10 +20,10 @@ pub(crate) struct Report {
     /// How many events the log holds.
     pub(crate) events: u64,
     pub(crate) summary: Summary,
-    /// How many events the views could not handle, or hold back behind one.
+    /// How many events could not be handled by a view, or by the page, or wait behind one that could not.
     pub(crate) letters: usize,
     pub(crate) poison: Option<Story>,
-    pub(crate) html: PathBuf,
+    pub(crate) html: String,
     pub(crate) elapsed: Duration,
 }
 
@@ -45,7 +44,7 @@ struct Totals<'a> {
     letters: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     poison: Option<&'a Story>,
-    html: String,
+    html: &'a str,
     elapsed_ms: u128,
 }
 
@@ -67,7 +66,7 @@ impl Report {
             appended: tally.appended,
             letters: self.letters,
             poison: self.poison.as_ref(),
-            html: self.html.display().to_string(),
+            html: &self.html,
             elapsed_ms: self.elapsed.as_millis(),
         };
         writeln!(out, "{}", serde_json::to_string(&totals)?)
@@ -121,14 +120,16 @@ impl Report {
             grouped(*already_known),
         )?;
         match appended {
-            0 => writeln!(out, "Nothing new: no event was appended.")?,
-            1 => writeln!(out, "1 event was appended.")?,
-            appended => writeln!(out, "{} events were appended.", grouped(*appended))?,
+            0 => writeln!(out, "Nothing new was recorded.")?,
+            1 => writeln!(out, "1 event was recorded.")?,
+            appended => writeln!(out, "{} events were recorded.", grouped(*appended))?,
         }
-        if self.letters > 0 {
-            writeln!(out, "{} events are parked: the views lack them.", self.letters)?;
+        match self.letters {
+            0 => {}
+            1 => writeln!(out, "1 event is parked: it could not be handled.")?,
+            letters => writeln!(out, "{letters} events are parked: they could not be handled.")?,
         }
-        writeln!(out, "The page is {}", self.html.display())
+        writeln!(out, "The page is {}", self.html)
     }
 }
 

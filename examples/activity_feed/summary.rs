@@ -20,7 +20,7 @@ const ENTRIES: u32 = 8;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is shown of a history.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Summary {
     pub(crate) chart: Chart,
     pub(crate) files: HotFiles,
@@ -28,7 +28,7 @@ pub(crate) struct Summary {
     pub(crate) feeds: Vec<FollowerFeed>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct FollowerFeed {
     pub(crate) follower: String,
     pub(crate) entries: Vec<FeedEntry>,

@@ -3,11 +3,11 @@
 use std::fmt;
 
 /// A day, as the number of days since 1 January 1970; negative before it. Any clock gone wrong names one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Day(i64);
 
 /// A week from Monday to Sunday, as the number of weeks since the one in which 1970 began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Week(i64);
 
 impl Day {

@@ -209,11 +209,12 @@ fn one(krate: &Path, reaction: &Reaction) -> TokenStream {
     let registered = match kind {
         Kind::Asynchronous => {
             let arguments = quote_spanned!(*last=> (__reactor, __event #argument));
-            let boxed = quote_spanned!(*first=> ::std::boxed::Box::pin);
+            let call = quote_spanned!(*last=> (#callee #method #arguments));
+            let boxed = quote_spanned!(*first=> ::std::boxed::Box::pin #call);
             quote! {
                 #krate::Reactions::<Self>::on::<#event, #outcome>(
                     __handlers,
-                    |__reactor, __event, #delivery| #boxed(#callee #method #arguments),
+                    |__reactor, __event, #delivery| #boxed,
                 );
             }
         }

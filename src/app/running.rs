@@ -12,6 +12,7 @@ use super::watchdog::Watchdog;
 use crate::actor::{ActorHandle, Arbiters};
 use crate::bus::{Bus, Topics};
 use crate::processor::Stopping;
+use crate::processor::rebuild::Crew;
 use crate::sequencer::Sequencer;
 
 /// Every thread and actor of an app, and the means to end them.
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) processors: Vec<(&'static str, ActorHandle)>,
     pub(super) reactors: Vec<(&'static str, ActorHandle)>,
     pub(super) subscribers: Vec<(&'static str, ActorHandle)>,
+    pub(super) crew: Crew,
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
     pub(super) watchdog: Option<Watchdog>,
@@ -142,6 +144,8 @@ impl Parts {
                 }
             }
         }
+        let (crew, grace) = (self.crew, deadline.max(Instant::now() + Duration::from_secs(1)));
+        blocking("a rebuild", move || crew.join(), grace, &mut problems).await;
         if let Some(watchdog) = self.watchdog {
             let grace = deadline.max(Instant::now() + Duration::from_secs(1));
             join("the watchdog".into(), watchdog.end(), grace, &mut problems).await;

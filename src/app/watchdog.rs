@@ -1,6 +1,7 @@
 //! The watchdog: says when a consumer stands still, and when it goes on.
 //!
 //! It lives on a thread that runs nothing of the user's, so it also sees a handler that never returns. It changes nothing.
+//! With the feature `metrics` it also writes the figures down, so that no path of a command or an event has to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use super::Gauges;
 use crate::actor::{ActorHandle, Arbiters};
 use crate::processor::gauge::{Finding, Gauge};
 
@@ -34,11 +36,11 @@ impl Watchdog {
     /// Starts it on the thread that `arbiters` keep for themselves.
     pub(super) fn start(
         arbiters: &Arbiters,
-        consumers: Vec<Arc<Gauge>>,
+        gauges: &Arc<Gauges>,
         patience: Duration,
     ) -> Option<Self> {
-        let (leash, loose) = oneshot::channel();
-        let actor = arbiters.spawn_aside(move || run(consumers, patience, loose))?;
+        let ((leash, loose), gauges) = (oneshot::channel(), Arc::clone(gauges));
+        let actor = arbiters.spawn_aside(move || run(gauges, patience, loose))?;
         Some(Self { leash, actor })
     }
 
@@ -49,14 +51,32 @@ impl Watchdog {
     }
 }
 
-async fn run(consumers: Vec<Arc<Gauge>>, patience: Duration, mut loose: oneshot::Receiver<()>) {
+async fn run(gauges: Arc<Gauges>, patience: Duration, mut loose: oneshot::Receiver<()>) {
     let mut looks = tokio::time::interval(EVERY.min(patience / 4).max(SHORTEST));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    #[cfg(feature = "metrics")]
+    let mut figures = {
+        crate::metrics::describe();
+        crate::metrics::Figures::default()
+    };
+    let mut over = false;
+    while !over {
         tokio::select! {
-            _ = &mut loose => return,
-            _ = looks.tick() => consumers.iter().for_each(|consumer| look(consumer, patience)),
+            _ = &mut loose => over = true,
+            _ = looks.tick() => {}
         }
+        gauges.consumers.iter().for_each(|consumer| look(consumer, patience));
+        #[cfg(feature = "metrics")]
+        gauges.write_down(&mut figures);
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Gauges {
+    fn write_down(&self, figures: &mut crate::metrics::Figures) {
+        figures.sequencer(&self.sequencer.status());
+        self.aggregates().iter().for_each(|status| figures.aggregate(status));
+        self.consumers.iter().for_each(|consumer| figures.consumer(&consumer.status()));
     }
 }
 

@@ -445,6 +445,17 @@ impl Clerk {
         }
     }
 
+    /// The letters are others than before: answers those who wait for what is not among them.
+    pub(crate) fn settle(&mut self) {
+        let gone = {
+            let shelved = self.shelf.read();
+            self.asked.extract_if(|key, _| shelved.first(key).is_none()).collect::<Vec<_>>()
+        };
+        for (_, asked) in gone {
+            answer(asked.replies, asked.handled, None);
+        }
+    }
+
     /// The first letter of `key`, if there is one, is not tried again for who has asked.
     pub(crate) fn failed(&mut self, key: &Arc<str>) {
         if let Some(asked) = self.asked.remove(key) {

@@ -84,6 +84,14 @@ pub(crate) fn forget(connection: &Connection, consumer: &str) -> Result<()> {
     Ok(())
 }
 
+/// Puts `all` in the place of what is known of a consumer, in the open transaction.
+pub(crate) fn replace(connection: &Connection, consumer: &str, all: &[Change]) -> Result<()> {
+    for table in ["tidings_letters", "tidings_resolutions"] {
+        connection.execute(&format!("DELETE FROM {table} WHERE consumer = ?1"), [consumer])?;
+    }
+    save(connection, consumer, all)
+}
+
 /// Forgets what is said of events after `head`.
 pub(crate) fn forget_after(connection: &Connection, consumer: &str, head: Position) -> Result<()> {
     for table in ["tidings_letters", "tidings_resolutions"] {

@@ -282,9 +282,20 @@ impl Shelved {
         letters.unwrap_or_default()
     }
 
+    /// What a person has decided about the event at `position`, as it is kept.
+    pub(crate) fn resolution(&self, position: Position) -> Option<&Resolution> {
+        self.resolved.get(&position)
+    }
+
     /// All that people have decided, in the order of the log.
     pub(crate) fn resolutions(&self) -> Vec<Resolution> {
         self.resolved.values().cloned().collect()
+    }
+
+    /// All that stands on it.
+    pub(crate) fn all(&self) -> Vec<Change> {
+        let letters = self.list().into_iter().map(|letter| Change::Put(Box::new(letter)));
+        letters.chain(self.resolutions().into_iter().map(Change::Resolve)).collect()
     }
 
     /// How many keys are tried again by themselves.
@@ -295,6 +306,14 @@ impl Shelved {
     /// How many keys are parked, and how many letters there are in all.
     pub(crate) fn count(&self) -> (usize, usize) {
         (self.keys.len(), self.letters.len())
+    }
+}
+
+impl FromIterator<Change> for Shelved {
+    fn from_iter<I: IntoIterator<Item = Change>>(changes: I) -> Self {
+        let mut shelved = Self::default();
+        changes.into_iter().for_each(|change| shelved.apply(change));
+        shelved
     }
 }
 

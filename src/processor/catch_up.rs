@@ -8,9 +8,6 @@ use tokio::task::JoinHandle;
 use crate::store::{EventStore, Filter, Page, StoreError};
 use crate::stream::Position;
 
-/// How many events are read from the log at a time: enough to make the step to a reading thread cheap.
-const PAGE: usize = 2_048;
-
 /// How many pages are read at the same time. Reading an event takes two to three times as long as folding it, so that one
 /// reader would leave the fold waiting.
 const READERS: usize = 2;
@@ -19,6 +16,8 @@ const READERS: usize = 2;
 pub(super) struct ReadAhead {
     store: Arc<dyn EventStore>,
     filter: Filter,
+    /// How many events are read at a time.
+    page: usize,
     /// Each with the position after which it was read.
     pages: VecDeque<(Position, JoinHandle<Result<Page, StoreError>>)>,
     /// Whether the last page held every position: then it is known where the one after the next begins.
@@ -26,8 +25,8 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    pub(super) fn new(store: Arc<dyn EventStore>, filter: Filter) -> Self {
-        Self { store, filter, pages: VecDeque::new(), dense: false }
+    pub(super) fn new(store: Arc<dyn EventStore>, filter: Filter, page: usize) -> Self {
+        Self { store, filter, page, pages: VecDeque::new(), dense: false }
     }
 
     /// The page after `after`. What follows it, as far as `end`, is being read when this returns.
@@ -48,7 +47,7 @@ impl ReadAhead {
         let page = page.await.unwrap_or_else(|error| {
             Err(StoreError::Failed { place: "the log".into(), source: error.into() })
         })?;
-        self.dense = page.through == after.plus(PAGE as u64) && page.events.len() == PAGE;
+        self.dense = page.through == after.plus(self.page as u64) && page.events.len() == self.page;
         let mut next = page.through;
         if self.pages.front().is_some_and(|(start, _)| *start != next) {
             self.pages.clear();
@@ -57,14 +56,14 @@ impl ReadAhead {
             if number == self.pages.len() && next < end {
                 self.read(next);
             }
-            next = next.plus(PAGE as u64);
+            next = next.plus(self.page as u64);
         }
         Ok(page)
     }
 
     fn read(&mut self, after: Position) {
-        let (store, filter) = (Arc::clone(&self.store), self.filter.clone());
-        let page = tokio::task::spawn_blocking(move || store.read_log(after, &filter, PAGE));
+        let (store, filter, limit) = (Arc::clone(&self.store), self.filter.clone(), self.page);
+        let page = tokio::task::spawn_blocking(move || store.read_log(after, &filter, limit));
         self.pages.push_back((after, page));
     }
 }

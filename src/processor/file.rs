@@ -7,6 +7,8 @@
 //! SQLite admits one writer, and lets others poll for their turn. The consumers of an app take turns by a lock of their own
 //! instead, which hands over at once.
 
+mod switch;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,21 +38,93 @@ const BUSY: Duration = Duration::from_secs(1);
 pub(crate) struct ViewsFile {
     place: Place,
     turn: Arc<Mutex<()>>,
+    /// Keeps a file in memory alive.
+    alive: Arc<Mutex<Option<Connection>>>,
 }
 
 /// Where the file is.
 #[derive(Debug, Clone)]
 enum Place {
     Path(PathBuf),
-    /// In memory, under the log's identity, for as long as a connection is open.
-    Memory(Uuid),
+    /// In memory, under this name, for as long as a connection is open.
+    Memory(String),
 }
 
 impl ViewsFile {
     /// The file at `path`; without one, in memory for the log of this identity.
     pub(crate) fn new(path: Option<PathBuf>, log_id: Uuid) -> Self {
-        let place = path.map_or(Place::Memory(log_id), Place::Path);
-        Self { place, turn: Arc::default() }
+        Self::at(path.map_or_else(|| Place::Memory(format!("tidings-views-{log_id}")), Place::Path))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, turn: Arc::default(), alive: Arc::default() }
+    }
+
+    /// A file beside this one for the view of one projection, `what` it is to it.
+    pub(crate) fn beside(&self, projection: &str, what: &str) -> Self {
+        let mut end = String::from(".");
+        for byte in projection.bytes() {
+            match byte {
+                // Letters that no file system and no URI takes for anything else.
+                b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => end.push(byte.into()),
+                other => end.push_str(&format!("~{other:02x}")),
+            }
+        }
+        end.push('.');
+        end.push_str(what);
+        Self::at(match &self.place {
+            Place::Path(path) => {
+                let mut path = path.clone().into_os_string();
+                path.push(end);
+                Place::Path(path.into())
+            }
+            Place::Memory(name) => Place::Memory(name.clone() + &end),
+        })
+    }
+
+    /// Deletes the file, if it exists; one in memory ends with its last connection.
+    pub(crate) fn remove(&self) -> std::io::Result<()> {
+        *self.alive.lock() = None;
+        let Place::Path(path) = &self.place else {
+            return Ok(());
+        };
+        for end in ["", "-journal", "-wal", "-shm"] {
+            let mut path = path.clone().into_os_string();
+            path.push(end);
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is such a file.
+    pub(crate) fn exists(&self) -> bool {
+        match &self.place {
+            Place::Path(path) => path.exists(),
+            Place::Memory(_) => self.alive.lock().is_some(),
+        }
+    }
+
+    /// Keeps a file in memory until it is removed.
+    fn keep_alive(&self) -> rusqlite::Result<()> {
+        if let Place::Memory(_) = self.place {
+            let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+            *self.alive.lock() = Some(self.connect(access)?);
+        }
+        Ok(())
+    }
+
+    /// What SQLite finds the file by in a statement.
+    fn name(&self) -> rusqlite::Result<String> {
+        match &self.place {
+            Place::Path(path) => match path.to_str() {
+                Some(path) => Ok(path.to_owned()),
+                None => Err(rusqlite::Error::InvalidPath(path.clone())),
+            },
+            Place::Memory(name) => Ok(format!("file:/{name}?vfs=memdb")),
+        }
     }
 
     /// Waits for the turn to write; it ends with the guard.
@@ -66,8 +140,8 @@ impl ViewsFile {
         let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match &self.place {
             Place::Path(path) => Connection::open_with_flags(path, flags)?,
-            Place::Memory(log) => Connection::open_with_flags(
-                Path::new(&format!("file:/tidings-views-{log}?vfs=memdb")),
+            Place::Memory(_) => Connection::open_with_flags(
+                Path::new(&self.name()?),
                 flags | OpenFlags::SQLITE_OPEN_URI,
             )?,
         };
@@ -166,8 +240,19 @@ pub(crate) struct Declared {
     pub(crate) schema: &'static str,
     pub(crate) log_id: Uuid,
     pub(crate) head: Position,
+    /// What is done if another version of the program folded it, into the same tables.
+    pub(crate) outdated: Outdated,
     /// What is done if it stands further than the log, which is then an older copy.
     pub(crate) ahead: Ahead,
+}
+
+/// What a consumer does whose tables are of another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outdated {
+    /// Its view is built anew.
+    BuildAnew,
+    /// They are read until a view of its own version takes their place.
+    Serve,
 }
 
 /// What a consumer does that is ahead of its log.
@@ -181,7 +266,7 @@ pub(crate) enum Ahead {
 
 /// What the file knows of a consumer.
 pub(crate) struct Entry {
-    version: u32,
+    pub(crate) version: u32,
     schema: String,
     created: Vec<(String, String)>,
     log_id: Uuid,
@@ -212,16 +297,18 @@ impl Entry {
 
     /// If the file belongs to another log, it is left as it is, and an entry of that log is returned.
     fn find_or_build(connection: &mut Connection, declared: &Declared) -> rusqlite::Result<Self> {
-        let Declared { name, version, schema, log_id, head, ahead } = *declared;
+        let Declared { name, version, schema, log_id, head, outdated, ahead } = *declared;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if let Some(stranger) = Self::find(&transaction, "log_id <> ?1", log_id.as_bytes())? {
+        let stranger = Self::find(&transaction, "main", "log_id <> ?1", log_id.as_bytes())?;
+        if let Some(stranger) = stranger {
             return Ok(stranger);
         }
         // Letters beyond the head are of events that an older copy of the log does not hold.
         rows::forget_after(&transaction, name, head)?;
-        if let Some(mut entry) = Self::find(&transaction, "name = ?1", name)? {
+        if let Some(mut entry) = Self::find(&transaction, "main", "name = ?1", name)? {
             let is_ahead = entry.position > head;
-            let reason = if entry.version != version {
+            let serves = outdated == Outdated::Serve && entry.schema == schema && !is_ahead;
+            let reason = if entry.version != version && !serves {
                 "its version has changed"
             } else if entry.schema != schema {
                 "its schema has changed"
@@ -250,10 +337,7 @@ impl Entry {
                 return Ok(entry);
             };
             warn!(projection = name, position = %entry.position, reason, "the view is built anew");
-            for (kind, name) in entry.created.iter().rev() {
-                let name = name.replace('"', "\"\"");
-                transaction.execute_batch(&format!("DROP {kind} IF EXISTS \"{name}\""))?;
-            }
+            entry.drop_created(&transaction)?;
             transaction.execute("DELETE FROM tidings_views WHERE name = ?1", [name])?;
             rows::forget(&transaction, name)?;
         } else {
@@ -272,25 +356,51 @@ impl Entry {
             time: Timestamp::default(),
             replayed: head,
         };
-        transaction.execute(
-            "INSERT INTO tidings_views VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
-            params![
-                name,
-                entry.version,
-                entry.schema,
-                serde_json::to_string(&entry.created)
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?,
-                entry.log_id.as_bytes(),
-                entry.replayed.as_u64() as i64,
-            ],
-        )?;
+        entry.insert(&transaction, name)?;
         transaction.commit()?;
         Ok(entry)
     }
 
-    /// The first entry in the file of which `condition` holds.
+    /// Writes it down as that of `name`, in the open transaction.
+    fn insert(&self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
+        connection.execute(
+            "INSERT INTO main.tidings_views VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                name,
+                self.version,
+                self.schema,
+                serde_json::to_string(&self.created)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?,
+                self.log_id.as_bytes(),
+                self.position.as_u64() as i64,
+                self.time.as_micros() as i64,
+                self.replayed.as_u64() as i64,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Drops what its schema created.
+    fn drop_created(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let virtuals: Vec<String> = connection
+            .prepare(
+                "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let (firsts, others): (Vec<_>, Vec<_>) =
+            self.created.iter().rev().partition(|(_, name)| virtuals.contains(name));
+        // A virtual table drops those behind it, and cannot be dropped without them.
+        for (kind, name) in firsts.into_iter().chain(others) {
+            connection.execute_batch(&format!("DROP {kind} IF EXISTS main.{}", quoted(name)))?;
+        }
+        Ok(())
+    }
+
+    /// The first entry in the file that is known as `file` of which `condition` holds.
     fn find(
         connection: &Connection,
+        file: &str,
         condition: &str,
         value: impl rusqlite::ToSql,
     ) -> rusqlite::Result<Option<Self>> {
@@ -298,7 +408,7 @@ impl Entry {
             .query_row(
                 &format!(
                     "SELECT version, schema, created, log_id, position, time, replayed
-                     FROM tidings_views WHERE {condition} LIMIT 1"
+                     FROM {file}.tidings_views WHERE {condition} LIMIT 1"
                 ),
                 [value],
                 |row| {
@@ -335,6 +445,11 @@ pub(crate) fn save(
         .prepare_cached("UPDATE tidings_views SET position = ?2, time = ?3 WHERE name = ?1")?
         .execute(params![name, position.as_u64() as i64, time.as_micros() as i64])?;
     Ok(())
+}
+
+/// A name as SQL takes it whatever it holds.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Everything that a schema can create, by kind and name.

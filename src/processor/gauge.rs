@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ConsumerState, Progress};
+use super::{ConsumerState, Progress, RebuildProgress};
 use crate::clock::Timestamp;
 use crate::letters::shelf::Shelf;
 use crate::sequencer::Head;
@@ -102,6 +102,8 @@ pub struct ConsumerStatus {
     /// For how long it has stood still, once the watchdog has [reported](crate::AppBuilder::watchdog) it: it has been behind the
     /// head all the time, or has stopped with trouble.
     pub stalled: Option<Duration>,
+    /// How far the view that is to take the place of this one has got, while it is being rebuilt.
+    pub rebuild: Option<RebuildProgress>,
 }
 
 /// The newest error of a consumer.
@@ -172,6 +174,11 @@ impl Gauge {
         let seen = Mutex::new(Seen { position, since, reported: false, handled });
         let (handled, in_flight) = Default::default();
         Self { name, kind, head, progress, shelf, origin, handled, in_flight, seen }
+    }
+
+    /// The same for a shadow of its view, which nobody looks at.
+    pub(crate) fn of_shadow(&self, progress: watch::Receiver<Progress>, shelf: Arc<Shelf>) -> Self {
+        Self::new(self.name, self.kind, self.head.clone(), progress, shelf, self.origin)
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -273,6 +280,7 @@ impl Gauge {
             last_error: of_trouble.into_iter().chain(of_letters).max_by_key(|error| error.at),
             trouble,
             stalled,
+            rebuild: progress.rebuild,
         }
     }
 
@@ -285,10 +293,15 @@ impl Gauge {
         seen.step(self.handled.load(Ordering::Relaxed), now);
         let stopped =
             gone || (progress.state == ConsumerState::Stopped && progress.trouble.is_some());
-        let stands = stopped || (progress.position == seen.position && progress.position < head);
+        // What moves is the position; where a view is rebuilt that is not folded meanwhile, that of the rebuild.
+        let position = match progress.rebuild {
+            Some(rebuild) if progress.state == ConsumerState::Rebuilding => rebuild.position,
+            _ => progress.position,
+        };
+        let stands = stopped || (position == seen.position && position < head);
         let stood = now.duration_since(seen.since);
         if !stands {
-            (seen.position, seen.since) = (progress.position, now);
+            (seen.position, seen.since) = (position, now);
             return std::mem::take(&mut seen.reported).then_some(Finding::GoesOn(stood));
         }
         if seen.reported || (!stopped && stood < limit) {

@@ -6,7 +6,7 @@ use crate::app::Building;
 use crate::clock::Timestamp;
 use crate::letters::shelf::{Change, Shelved};
 #[cfg(feature = "sqlite")]
-use crate::processor::file::{self, Ahead, Declared, Entry, ViewsFile};
+use crate::processor::file::{self, Ahead, Declared, Entry, Outdated, ViewsFile};
 use crate::store::StoreError;
 use crate::stream::Position;
 
@@ -50,6 +50,7 @@ impl Ledger {
             schema: "",
             log_id: building.store.log_id(),
             head: building.head.borrow().position,
+            outdated: Outdated::BuildAnew,
             ahead: Ahead::GoOn,
         };
         let entry = Entry::prepare(&mut connection, &file, &declared)?;
@@ -109,6 +110,32 @@ impl Ledger {
         _: Option<(Position, Timestamp)>,
         _: &[Change],
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
+    /// Puts `letters` in the place of all that it keeps: all of it, or nothing.
+    ///
+    /// # Errors
+    /// The file could not be written; it says what it said.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn replace(
+        &mut self,
+        letters: &[Change],
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let _turn = self.file.turn();
+        let behavior = rusqlite::TransactionBehavior::Immediate;
+        let transaction = self.connection.transaction_with_behavior(behavior)?;
+        crate::letters::rows::replace(&transaction, self.name, letters)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Keeps nothing: there is no file.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(feature = "sqlite"))]
+    pub(crate) fn replace(&mut self, _: &[Change]) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(())
     }
 }

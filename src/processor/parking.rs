@@ -134,6 +134,7 @@ impl<K: Keeper> Processor<K> {
                     return Step::Stop;
                 },
                 () = letters(&mut self.wiring.clerk, self.position) => {}
+                () = self.role.shadow() => {}
             }
         }
     }
@@ -153,6 +154,7 @@ impl<K: Keeper> Processor<K> {
             self.try_first(&key).await?;
             room -= 1;
         }
+        self.switch_if_due().await;
         Ok(())
     }
 
@@ -232,7 +234,9 @@ impl<K: Keeper> Processor<K> {
         }
         self.free().await;
         let (sources, routes) = (&self.sources, &self.routes);
-        let (reached, replayed) = (self.position, self.keeper.replayed());
+        let reached = self.position;
+        // A letter is no replay: it would not have been tried then.
+        let replayed = Position::START;
         let codec = self.wiring.store.codec();
         let kept = self.keeper.keep(&mut |target| {
             let mut chunk = Chunk::up_to(reached);

@@ -21,6 +21,9 @@ pub(crate) trait Source<T>: Send {
     /// The stored names of the events that have a handler.
     fn names(&self) -> Vec<&'static str>;
 
+    /// Whether the events of this stored name are not handled in a replay.
+    fn is_live_only(&self, name: &str) -> bool;
+
     /// The set of events, with the stored names of all of them.
     fn set(&self) -> (TypeId, &'static [&'static str]);
 
@@ -130,6 +133,12 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     fn names(&self) -> Vec<&'static str> {
         let named = S::NAMES.iter().zip(&self.handlers);
         named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
+    }
+
+    fn is_live_only(&self, name: &str) -> bool {
+        let mut named = S::NAMES.iter().zip(&self.handlers);
+        let found = named.find(|(known, _)| **known == name);
+        found.is_some_and(|(_, handler)| handler.as_ref().is_some_and(|handler| handler.live_only))
     }
 
     fn set(&self) -> (TypeId, &'static [&'static str]) {

@@ -9,17 +9,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{ArcRwLockReadGuard, RawRwLock, RwLock};
+use parking_lot::{ArcRwLockReadGuard, Mutex, RawRwLock, RwLock};
 use tokio::sync::watch;
 
+use super::rebuild::Rebuilds;
 use super::{Handlers, PATIENCE, Projection, Storage, ViewError, Watching, private, reached};
 use crate::actor::Panic;
 use crate::app::{Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
-use crate::letters::shelf::Change;
+use crate::letters::shelf::{Change, Shelf};
 use crate::processor::ledger::Ledger;
-use crate::processor::{Chunk, Keeper, Progress};
+use crate::processor::rebuild::{Begun, Old, Replaced, Shadow, Workshop};
+use crate::processor::{Chunk, Keeper, Progress, RebuildError};
 use crate::projection::HandlerOutcome;
 use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
 use crate::stream::Position;
@@ -39,7 +41,7 @@ impl private::Storage for InMemory {
     fn start<P: Projection<Storage = Self>>(
         projection: P,
         building: &mut Building,
-    ) -> Result<View<P>, StartError> {
+    ) -> Result<(View<P>, Arc<dyn Rebuilds<P>>), StartError> {
         let mut handlers = Handlers::<P, Self>::of_projection();
         let folded = Arc::new(RwLock::new(Folded {
             projection,
@@ -49,12 +51,68 @@ impl private::Storage for InMemory {
         let (ledger, begin) = Ledger::open(building, P::NAME, P::VERSION)
             .map_err(|source| StartError::View { name: P::NAME, source })?;
         let replayed = building.head.borrow().position;
-        let keeper = MemoryKeeper { folded: Arc::clone(&folded), ledger, replayed };
-        let progress =
-            building.start_processor(Floor::Projections, keeper, begin.shelved, &mut handlers)?;
+        let kept = Slot::<P>::default();
+        let keeper = MemoryKeeper {
+            folded: Arc::clone(&folded),
+            ledger: Some(ledger),
+            replayed,
+            kept: Arc::clone(&kept),
+            comes_from: None,
+        };
+        let (floor, shelved) = (Floor::Projections, begin.shelved);
+        let (progress, workshop) =
+            building.start_processor(floor, keeper, shelved, &mut handlers, false)?;
         let view = View { folded, progress };
         handlers.answers.into_iter().try_for_each(|answer| answer(&view, &mut building.answers))?;
-        Ok(view)
+        Ok((view, Arc::new(MemoryRebuilds { workshop, kept })))
+    }
+}
+
+/// How views in memory are built anew.
+struct MemoryRebuilds<P: Projection<Storage = InMemory>> {
+    workshop: Workshop<MemoryKeeper<P>>,
+    kept: Slot<P>,
+}
+
+impl<P: Projection<Storage = InMemory>> MemoryRebuilds<P> {
+    fn begin(
+        &self,
+        old: Old,
+        kept: impl FnOnce(&Slot<P>) -> Option<Kept<P>> + Send + 'static,
+    ) -> Result<Begun, RebuildError> {
+        let slot = Arc::clone(&self.kept);
+        self.workshop.begin(old, move || {
+            let Kept { folded, letters } = kept(&slot).ok_or(RebuildError::NothingKept(P::NAME))?;
+            let is_kept = folded.read().position > Position::START;
+            let shelf = Arc::new(Shelf::new(letters.into_iter().collect()));
+            let comes_from = is_kept.then(|| Arc::clone(&shelf));
+            let replayed = Position::new(u64::MAX);
+            let keeper = MemoryKeeper { folded, ledger: None, replayed, kept: slot, comes_from };
+            let sources = Handlers::<P, InMemory>::of_projection()
+                .take_sources()
+                .map_err(|error| RebuildError::View { name: P::NAME, source: error.into() })?;
+            Ok(Shadow { keeper, sources, shelf })
+        })
+    }
+}
+
+impl<P: Projection<Storage = InMemory>> Rebuilds<P> for MemoryRebuilds<P> {
+    fn rebuild(&self, projection: P, old: Old) -> Result<Begun, RebuildError> {
+        let (position, time) = (Position::START, Timestamp::default());
+        let folded = Arc::new(RwLock::new(Folded { projection, position, time }));
+        self.begin(old, |_| Some(Kept { folded, letters: Vec::new() }))
+    }
+
+    fn switch_back(&self, old: Old) -> Result<Begun, RebuildError> {
+        self.begin(old, |slot| slot.lock().take())
+    }
+
+    fn cancel(&self) -> bool {
+        self.workshop.cancel()
+    }
+
+    fn drop_kept(&self) -> bool {
+        self.kept.lock().take().is_some()
     }
 }
 
@@ -111,10 +169,32 @@ struct Folded<P> {
     time: Timestamp,
 }
 
+/// A view that was replaced, with its letters.
+struct Kept<P> {
+    folded: Arc<RwLock<Folded<P>>>,
+    letters: Vec<Change>,
+}
+
+type Slot<P> = Arc<Mutex<Option<Kept<P>>>>;
+
 struct MemoryKeeper<P> {
     folded: Arc<RwLock<Folded<P>>>,
-    ledger: Ledger,
+    /// None for a shadow, which has nothing to write down.
+    ledger: Option<Ledger>,
     replayed: Position,
+    /// Where a view that is replaced is kept.
+    kept: Slot<P>,
+    /// The letters of a shadow that was kept there, to which it goes back unless it is used.
+    comes_from: Option<Arc<Shelf>>,
+}
+
+impl<P> Drop for MemoryKeeper<P> {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.comes_from.take() {
+            let (folded, letters) = (Arc::clone(&self.folded), shelf.read().all());
+            self.kept.lock().get_or_insert(Kept { folded, letters });
+        }
+    }
 }
 
 impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
@@ -122,6 +202,11 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
 
     /// How long a reader may have to wait for the fold: some tens of microseconds.
     const CHUNK: usize = 256;
+
+    /// Nobody reads a shadow.
+    fn chunk(&self) -> usize {
+        if self.ledger.is_some() { Self::CHUNK } else { usize::MAX }
+    }
 
     /// Waits a millisecond at most: a guard that is held for long must not hold up the other projections of the thread.
     fn is_free(&self) -> bool {
@@ -148,7 +233,9 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
         folded.position = folded.position.max(chunk.through);
         folded.time = chunk.time.unwrap_or(folded.time);
         drop(folded);
-        if let Err(error) = self.ledger.save(None, &chunk.changes) {
+        if let Some(ledger) = &mut self.ledger
+            && let Err(error) = ledger.save(None, &chunk.changes)
+        {
             // Nothing is folded together with it, and it counts once it is written down.
             if chunk.changes.iter().any(|change| matches!(change, Change::Resolve(_))) {
                 return Err(error);
@@ -159,6 +246,32 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
     }
 
     fn close(&mut self, _: Position) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
+    /// Letters that cannot be written down are kept in memory alone, as above.
+    fn install(
+        &mut self,
+        shadow: &mut Self,
+        at: (Position, Timestamp),
+        letters: &[Change],
+        replaced: Replaced,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        shadow.comes_from = None;
+        {
+            let (mut ours, mut theirs) = (self.folded.write(), shadow.folded.write());
+            std::mem::swap(&mut *ours, &mut *theirs);
+            (ours.position, ours.time) = at;
+        }
+        if let Replaced::Kept(letters) = replaced {
+            let folded = Arc::clone(&shadow.folded);
+            *self.kept.lock() = Some(Kept { folded, letters });
+        }
+        if let Some(ledger) = &mut self.ledger
+            && let Err(error) = ledger.replace(letters)
+        {
+            tracing::error!(error, "letters of a view in memory cannot be written down");
+        }
         Ok(())
     }
 }

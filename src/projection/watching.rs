@@ -230,7 +230,8 @@ mod tests {
 
     fn at(position: u64, state: ConsumerState) -> Progress {
         let (position, time) = (Position::new(position), Timestamp::default());
-        Progress { position, time, state, at: time, trouble: None }
+        let (trouble, rebuild, outdated) = (None, None, false);
+        Progress { position, time, state, at: time, trouble, rebuild, outdated }
     }
 
     fn poll<A>(watching: &mut Watching<A>) -> Option<Option<A>> {

@@ -229,7 +229,9 @@ impl Engine {
         let (position, time) = checkpoint;
         let (state, trouble) = (ConsumerState::Stopped, trouble.map(Arc::new));
         let at = self.wiring.clock.now();
-        self.wiring.progress.send_replace(Progress { position, time, state, at, trouble });
+        self.wiring.progress.send_modify(|progress| {
+            *progress = Progress { position, time, state, at, trouble, ..progress.clone() };
+        });
     }
 
     /// Whether nothing new is to be begun.
@@ -271,7 +273,9 @@ impl Engine {
         }
         let pausing = self.pausing.iter().map(|pausing| pausing.until).min();
         let letter = self.has_slot().then(|| self.next_letter().map(|(due, _)| due)).flatten();
-        [saving, pausing, letter, self.read_again].into_iter().flatten().min()
+        // One that has passed waits for room in the window or on the shelf.
+        let reading = self.read_again.filter(|again| *again > Instant::now());
+        [saving, pausing, letter, reading].into_iter().flatten().min()
     }
 
     /// Whether one more attempt may be begun.
@@ -733,7 +737,7 @@ impl Engine {
             }
             if !is_known {
                 let at = self.wiring.clock.now();
-                *progress = Progress { position, time, state, at, trouble };
+                *progress = Progress { position, time, state, at, trouble, ..progress.clone() };
             }
             !is_known
         });

@@ -106,8 +106,11 @@ impl Keeping {
 
     /// Whether what people have decided is still to be written.
     pub(super) fn is_deciding(&self) -> bool {
-        let saving = self.saving.as_ref().is_some_and(|saving| !saving.batch.decided.is_empty());
-        saving || !self.decided.is_empty()
+        match &self.saving {
+            Some(saving) => !saving.batch.decided.is_empty() || !self.decided.is_empty(),
+            // Without a ledger it will not be.
+            None => self.ledger.is_some() && !self.decided.is_empty(),
+        }
     }
 
     /// When there is something to write next; none while something is written.

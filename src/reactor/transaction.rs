@@ -25,9 +25,12 @@ const TABLE: &str = "
         PRIMARY KEY (consumer, position)
     ) WITHOUT ROWID";
 
-/// A row of another delivery at the position is one of a later event that an older copy of the log does not hold.
+/// Nothing is claimed of what is finished: an attempt that an app has left behind at its end may come as late as that. A row of
+/// another delivery at the position is one of a later event that an older copy of the log does not hold.
 const CLAIM: &str = "
-    INSERT INTO tidings_handled VALUES (?1, ?2, ?3)
+    INSERT INTO tidings_handled SELECT ?1, ?2, ?3
+    WHERE ?2 > (SELECT position FROM tidings_views WHERE name = ?1)
+        OR EXISTS (SELECT 1 FROM tidings_letters WHERE consumer = ?1 AND position = ?2)
     ON CONFLICT (consumer, position) DO UPDATE SET delivery = excluded.delivery
     WHERE delivery <> excluded.delivery";
 
