@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::source::panicked;
 use super::{
     Chunk, Failure, Interrupt, Keeper, PAUSES, Processor, Sorting, Step, Stopping, Trouble, before,
 };
+use crate::actor::Panic;
 use crate::clock::Timestamp;
 use crate::event::Recorded;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
@@ -196,10 +198,12 @@ impl<K: Keeper> Processor<K> {
         let (store, consumer) = (&self.wiring.store, self.wiring.name);
         let recorded = read_edited(store, position, payload, consumer).await?;
         let source = self.routes.get(&*recorded.header.name).and_then(|i| self.sources.get(*i));
-        match source {
-            Some(source) => source.check(&recorded, store.codec()).map_err(LetterError::Edit),
-            None => Ok(()),
-        }
+        let Some(source) = source else {
+            return Ok(());
+        };
+        Panic::catch(|| source.check(&recorded, store.codec()))
+            .map_err(|panic| LetterError::Store { consumer, source: panicked(&panic) })?
+            .map_err(LetterError::Edit)
     }
 
     /// Tries the first letter of `key`.

@@ -305,7 +305,8 @@ fn without_key(
     }
 }
 
-fn panicked(panic: &Panic) -> Box<dyn Error + Send + Sync> {
+/// What is said of user code that panicked.
+pub(super) fn panicked(panic: &Panic) -> Box<dyn Error + Send + Sync> {
     format!("it panicked: {}", panic.message).into()
 }
 
