@@ -746,3 +746,25 @@ async fn a_handler_may_look_at_the_letters_of_its_own_app() {
     app.reached("nosy", head, patience).await.unwrap();
     app.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn to_discard_a_letter_that_waits_does_not_try_the_one_before_it() {
+    let rules = Rules::default();
+    rules.refuse(1);
+    let app = start::<1>(Memory::new(), &rules).await;
+    deposit(&app, &[("a", 1), ("a", 2), ("a", 3)]).await;
+    folded::<1>(&app).await;
+    for letters in both(&app) {
+        let discarded = letters.discard(Position::new(2), "sent twice").await.unwrap();
+        assert_eq!((discarded.handled, discarded.failed), (0, vec![]));
+        check_letters(letters, &[(1, LetterState::Parked), (3, LetterState::Waiting)]);
+        assert_eq!(letters.at(Position::new(1)).unwrap().tried, 1);
+    }
+    rules.mend();
+    for letters in both(&app) {
+        assert_eq!(letters.retry(Position::new(1)).await.unwrap().handled, 2);
+    }
+    let all = owned(&[("a", 1), ("a", 3)]);
+    assert_eq!(folded::<1>(&app).await, [all.clone(), all]);
+    app.shutdown().await.unwrap();
+}

@@ -39,8 +39,17 @@ pub(crate) enum What {
 pub(crate) enum Task {
     /// The letters of this key are tried.
     Try(Arc<str>),
-    /// These changes are written down, and then the letters of this key are tried.
-    Decide(Arc<str>, Vec<Change>),
+    /// These changes to the letters of this key are written down.
+    Decide(Arc<str>, Vec<Change>, Next),
+}
+
+/// What follows a change to the letters of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// They are tried.
+    Try,
+    /// Nothing: the first has failed, and was not meant.
+    Rest,
 }
 
 /// What became of letters that were tried again.
@@ -288,7 +297,8 @@ impl ConsumerLetters {
         self.order(What::Edit(position, payload.into().into())).await
     }
 
-    /// Lets the consumer go on without the letter, and tries those of its key that wait behind it. The reason is kept for ever.
+    /// Lets the consumer go on without the letter, and, if it was the first of its key, tries those that wait behind it. The reason
+    /// is kept for ever.
     ///
     /// # Errors
     /// As [`retry`](Self::retry).
@@ -414,9 +424,21 @@ impl Clerk {
                 (position, ResolutionKind::Discarded { reason })
             }
         };
+        let discards = matches!(kind, ResolutionKind::Discarded { .. });
         let decided = shelved.resolve(position, kind, now);
         let not_found = || LetterError::NotFound { consumer, what: format!("position {position}") };
-        decided.map(|(key, changes)| Task::Decide(key, changes)).ok_or_else(not_found)
+        let (key, changes) = decided.ok_or_else(not_found)?;
+        let is_first = shelved.first(&key).is_some_and(|first| first.position == position);
+        let next = if discards && !is_first { Next::Rest } else { Next::Try };
+        Ok(Task::Decide(key, changes, next))
+    }
+
+    /// What a person has decided about a letter of `key` is written down: lets `reply` be answered after what is next.
+    pub(crate) fn decided(&mut self, key: Arc<str>, next: Next, reply: Reply) {
+        match next {
+            Next::Try => self.ask(key, reply),
+            Next::Rest => answer(vec![reply], 0, None),
+        }
     }
 
     /// Lets the letters of `key` be tried now, and `reply` be answered then.

@@ -169,9 +169,9 @@ impl<K: Keeper> Processor<K> {
             return Ok(());
         }
         let (reached, now) = (self.position, self.wiring.clock.now());
-        let key = match self.wiring.clerk.weigh(what, reached, now) {
-            Ok(Task::Try(key)) => key,
-            Ok(Task::Decide(key, mut changes)) => {
+        match self.wiring.clerk.weigh(what, reached, now) {
+            Ok(Task::Try(key)) => self.wiring.clerk.ask(key, reply),
+            Ok(Task::Decide(key, mut changes, next)) => {
                 let chunk = self.keeper.keep(&mut |_| Chunk {
                     changes: std::mem::take(&mut changes),
                     ..Chunk::up_to(reached)
@@ -182,14 +182,10 @@ impl<K: Keeper> Processor<K> {
                     return self.kept(chunk);
                 }
                 self.kept(chunk)?;
-                key
+                self.wiring.clerk.decided(key, next, reply);
             }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        self.wiring.clerk.ask(key, reply);
+            Err(error) => drop(reply.send(Err(error))),
+        }
         Ok(())
     }
 
@@ -222,6 +218,8 @@ impl<K: Keeper> Processor<K> {
         }
         let mut recorded = match read(&self.wiring.store, position).await {
             Ok(recorded) => recorded,
+            // It is about to be read: it must not be without a letter that the view has handled.
+            Err(error) if self.role.is_shadow() => return Err(Trouble::Log(error).into()),
             Err(error) => {
                 let (projection, error) = (self.wiring.name, chain(&error));
                 warn!(projection, %position, error, "a letter cannot be read");

@@ -590,10 +590,10 @@ impl Engine {
         let (reached, now) = (self.window.through(), self.wiring.clock.now());
         match self.wiring.clerk.weigh(what, reached, now) {
             Ok(Task::Try(key)) => self.wiring.clerk.ask(key, reply),
-            Ok(Task::Decide(key, changes)) => {
+            Ok(Task::Decide(key, changes, next)) => {
                 // Until it is written down, nothing else is done for the key.
                 self.lanes.seize(Arc::clone(&key));
-                self.keeping.decide(Decided { key, changes, reply });
+                self.keeping.decide(Decided { key, changes, next, reply });
             }
             Err(error) => drop(reply.send(Err(error))),
         }
@@ -693,9 +693,9 @@ impl Engine {
     fn saved(&mut self, saved: Saved) {
         match saved {
             Saved::Done(decided) => {
-                for Decided { key, changes, reply } in decided {
+                for Decided { key, changes, next, reply } in decided {
                     self.wiring.clerk.shelf.apply(changes);
-                    self.wiring.clerk.ask(Arc::clone(&key), reply);
+                    self.wiring.clerk.decided(Arc::clone(&key), next, reply);
                     self.lanes.release(&key);
                 }
                 self.recover(|trouble| matches!(trouble, Trouble::Ledger(_)));
