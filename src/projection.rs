@@ -124,6 +124,8 @@ pub struct Handlers<P: Send + Sync + 'static, S: Storage> {
     answers: Vec<Answer<S::Reader<P>>>,
     #[cfg(feature = "sqlite")]
     schema: Option<&'static str>,
+    /// Whether a handler does not run in a replay.
+    pub(crate) differs_in_a_replay: bool,
     storage: PhantomData<S>,
 }
 
@@ -140,6 +142,7 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
             answers: Vec::new(),
             #[cfg(feature = "sqlite")]
             schema: None,
+            differs_in_a_replay: false,
             storage: PhantomData,
         };
         P::handlers(&mut handlers);
@@ -216,6 +219,7 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
     /// Runs the handler of events of type `E` for what is committed from now on only: not for what was in the log when the view
     /// was begun, or is built anew. A view in memory is built anew with each start of the app.
     pub fn live_only<E: MemberOf>(&mut self) -> &mut Self {
+        self.differs_in_a_replay = true;
         if let Some(handler) = self.handler::<E>() {
             handler.live_only = true;
         }

@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     reason = "the helpers of a test fail it by panicking"
 )]
-#![cfg(feature = "sqlite")]
+#![cfg(all(feature = "sqlite", feature = "testing"))]
 
 #[path = "support/bank.rs"]
 mod bank;
@@ -445,6 +445,26 @@ async fn an_event_that_cannot_be_read_is_parked_raw_under_its_stream() {
     assert!(matches!(error, LetterError::Store { .. }), "{error}");
     letters.edit(Position::new(2), r#"{"text":"legible"}"#).await.unwrap();
     assert_eq!(view.read().0, ["one", "two", "legible", "three"]);
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_letter_that_the_log_cannot_be_read_for_is_tried_again() {
+    let rules = Rules::default();
+    rules.refuse(2);
+    let (store, faults) = Faulty::new(Memory::new());
+    let app = start::<1>(store, &rules).await;
+    deposit(&app, &[("a", 1), ("a", 2), ("b", 3), ("a", 4)]).await;
+    folded::<1>(&app).await;
+    rules.mend();
+    for letters in both(&app) {
+        faults.fail(Operation::ReadLog, 1, Fault::Failed);
+        let retried = soon("the letters", letters.retry(Position::new(2))).await.unwrap();
+        assert_eq!((retried.handled, retried.failed), (2, vec![]));
+    }
+    deposit(&app, &[("a", 5)]).await;
+    let all = owned(&[("a", 1), ("b", 3), ("a", 2), ("a", 4), ("a", 5)]);
+    assert_eq!(folded::<1>(&app).await, [all.clone(), all]);
     app.shutdown().await.unwrap();
 }
 

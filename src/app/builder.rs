@@ -62,6 +62,7 @@ impl AppBuilder {
                 limits: Limits { inbox: 1_024, live: 100_000, idle: Duration::from_secs(300) },
                 topic_capacity: Topics::CAPACITY,
                 patience: Watchdog::PATIENCE,
+                pauses: true,
                 #[cfg(feature = "sqlite")]
                 views: None,
                 #[cfg(feature = "sqlite")]
@@ -232,6 +233,13 @@ impl AppBuilder {
     /// [`ConsumerStatus::stalled`](crate::ConsumerStatus::stalled). It stops nobody.
     pub fn watchdog(mut self, patience: Duration) -> Self {
         self.settings.patience = patience;
+        self
+    }
+
+    /// Lets consumers try an event again at once, whatever their policies say.
+    #[cfg(feature = "testing")]
+    pub(crate) fn without_pauses(mut self) -> Self {
+        self.settings.pauses = false;
         self
     }
 

@@ -33,6 +33,7 @@ use crate::processor::{ConsumerState, Keeper, Processor, Progress, Stopping, Wir
 use crate::projection::{Handlers, Projection, Storage};
 use crate::query::Answers;
 use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
+use crate::retry::FailurePolicy;
 use crate::sequencer::{Head, SequencerInbox};
 use crate::store::EventStore;
 use crate::stream::{Position, StreamId};
@@ -47,10 +48,22 @@ pub(super) struct Settings {
     pub(super) topic_capacity: usize,
     /// How long a consumer may stand still.
     pub(super) patience: Duration,
+    /// Whether consumers wait before they try an event again.
+    pub(super) pauses: bool,
     #[cfg(feature = "sqlite")]
     pub(super) views: Option<PathBuf>,
     #[cfg(feature = "sqlite")]
     pub(super) old_views: Old,
+}
+
+impl Settings {
+    /// What a consumer with this policy does with events that it cannot handle.
+    fn policy(&self, mut policy: FailurePolicy) -> FailurePolicy {
+        if !self.pauses {
+            (policy.retry.first, policy.retry.longest) = (Duration::ZERO, Duration::ZERO);
+        }
+        policy
+    }
 }
 
 /// Which threads an actor lives on. Kept apart, so that a long fold or a write to a view's file delays no decision.
@@ -254,7 +267,7 @@ impl Building {
             progress: Arc::new(progress),
             gauge,
             clock: Arc::clone(&self.clock),
-            policy: P::failures(),
+            policy: self.settings.policy(P::failures()),
             clerk,
         };
         let mut processor = Processor::new(keeper, sources, wiring);
@@ -349,6 +362,7 @@ impl Building {
             clerk,
             app: self.app.subscribe(),
         };
+        let failures = self.settings.policy(failures);
         self.engines.push((name, Engine::new(routes, options, failures, wiring, ledger, &begin)));
         Ok(())
     }

@@ -1,10 +1,12 @@
-//! A store that fails, and waits, when it is told to.
+//! A store that fails, waits and crashes when it is told to.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -18,7 +20,7 @@ use crate::store::{
 };
 use crate::stream::{Position, StreamId, Version};
 
-/// A store around another one that fails, and waits, when its [`Faults`] say so.
+/// A store around another one that fails, waits and crashes when its [`Faults`] say so.
 ///
 /// It proves what a program does when the disk is full, when an answer is lost on its way, and when two things happen in the
 /// one order that goes wrong. Without orders it does what the store within does.
@@ -26,6 +28,14 @@ use crate::stream::{Position, StreamId, Version};
 /// # Waiting
 /// An operation that is held blocks the thread that it runs on, as a slow disk does. An app can only be shut down once its
 /// operations go on; dropping the [`Gate`] sees to that.
+///
+/// # Crashing
+/// After [`Fault::Crash`] or [`Faults::crash`] every operation fails, as if the process had been killed at that moment. What the
+/// log holds then, and the views in the file beside it, outlive it: [`Faults::restart`] opens them for the next app. The crashed
+/// app still runs, since it is part of the test, but reaches neither; end it with
+/// [`shutdown_within`](crate::App::shutdown_within), and do not count what its handlers do outside after
+/// [`has_crashed`](Faults::has_crashed). What a handler had done, and its consumer not yet written down, is done again after
+/// the restart: that is how an event is delivered twice.
 ///
 /// # Examples
 /// ```
@@ -38,9 +48,16 @@ use crate::stream::{Position, StreamId, Version};
 /// assert!(matches!(store.commit(&mut [Commit::new()]), Err(StoreError::Full { .. })));
 /// assert!(store.commit(&mut [Commit::new()]).is_ok());
 /// assert_eq!(faults.count(Operation::Commit), 3);
+///
+/// // The commit is written, and the process dies before it can tell anybody.
+/// faults.fail(Operation::Commit, 1, Fault::CrashAfterwards);
+/// assert!(store.commit(&mut [Commit::new()]).is_err());
+/// assert!(store.head().is_err());
+/// let (store, _) = faults.restart();
+/// assert!(store.head().is_ok());
 /// ```
-pub struct Faulty<S> {
-    store: S,
+pub struct Faulty<S: ?Sized> {
+    store: Arc<S>,
     faults: Faults,
 }
 
@@ -76,6 +93,10 @@ pub enum Fault {
     Failed,
     /// With [`StoreError::Failed`] after it was done: a commit is written, and its answer is lost on the way.
     FailedAfterwards,
+    /// The process crashes before it is done.
+    Crash,
+    /// The process crashes after it was done: a commit is written, and nobody is told.
+    CrashAfterwards,
 }
 
 /// An operation that is held; it goes on when this is dropped.
@@ -86,8 +107,15 @@ pub struct Gate {
     arrived: watch::Receiver<u64>,
 }
 
-#[derive(Default)]
 struct Shared {
+    /// What outlives a crash.
+    store: Arc<dyn EventStore>,
+    /// The file of the views, if they are in one.
+    views: Option<PathBuf>,
+    /// Set when a crash begins.
+    crashes: AtomicBool,
+    /// Set when it is over: where the views are that it left.
+    crashed: OnceLock<Result<Option<PathBuf>, Box<dyn Error + Send + Sync>>>,
     state: Mutex<State>,
     opened: Condvar,
 }
@@ -133,14 +161,124 @@ impl State {
 
 impl<S: EventStore> Faulty<S> {
     /// Puts itself before `store`, and returns the means to give it orders.
+    ///
+    /// If the store is no file, the views that apps keep on it are in memory, and a crash leaves none of them: they begin
+    /// anew, and the crashed app has to be ended and dropped before the next one is started.
     pub fn new(store: S) -> (Self, Faults) {
-        let faults = Faults { shared: Arc::default() };
-        let faulty = Self { store, faults: faults.clone() };
-        (faulty, faults)
+        let views = store.views_beside();
+        Self::before_any(Arc::new(store), views)
+    }
+
+    /// The same with the views in the file at `path`, whatever the store is. A crash leaves them in a file beside that, so give it
+    /// a directory that is removed after the test.
+    pub fn with_views(store: S, path: impl Into<PathBuf>) -> (Self, Faults) {
+        Self::before_any(Arc::new(store), Some(path.into()))
+    }
+
+    fn before_any(store: Arc<S>, views: Option<PathBuf>) -> (Self, Faults) {
+        let faults = Faults::of(Arc::clone(&store) as _, views);
+        (Self { store, faults: faults.clone() }, faults)
+    }
+}
+
+impl Faulty<dyn EventStore> {
+    pub(super) fn before(store: Arc<dyn EventStore>, views: Option<PathBuf>) -> (Self, Faults) {
+        let faults = Faults::of(Arc::clone(&store), views);
+        (Self { store, faults: faults.clone() }, faults)
     }
 }
 
 impl Faults {
+    fn of(store: Arc<dyn EventStore>, views: Option<PathBuf>) -> Self {
+        let (crashes, crashed) = (AtomicBool::new(false), OnceLock::new());
+        let (state, opened) = (Mutex::default(), Condvar::new());
+        Self { shared: Arc::new(Shared { store, views, crashes, crashed, state, opened }) }
+    }
+
+    /// Lets the process crash now, as far as the log and the views beside it can tell.
+    ///
+    /// The log is cut off first, then the views are kept: as after a real crash, they may be behind the log and are never ahead of
+    /// it. A second crash is none.
+    pub fn crash(&self) {
+        self.shared.crashes.store(true, Ordering::SeqCst);
+        self.shared.crashed.get_or_init(|| match &self.shared.views {
+            None => Ok(None),
+            Some(views) => keep_views(views).map(Some),
+        });
+    }
+
+    /// Whether the process has crashed. What a handler is about to do outside would not happen then, and what the app answers
+    /// nobody would hear. While it crashes, this waits for its end: what was done or answered before is kept, what comes after is
+    /// not.
+    pub fn has_crashed(&self) -> bool {
+        if !self.shared.crashes.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.shared.crashed.wait();
+        true
+    }
+
+    /// Opens what outlived a crash, or an orderly end, for the next app: the same log, and the views as they were. Orders and gates
+    /// are not taken over.
+    ///
+    /// # Panics
+    /// If the file of the views could not be copied when the process crashed.
+    ///
+    /// # Examples
+    #[cfg_attr(all(feature = "macros", feature = "sqlite"), doc = "```")]
+    #[cfg_attr(not(all(feature = "macros", feature = "sqlite")), doc = "```ignore")]
+    /// use std::time::Duration;
+    /// use serde::{Deserialize, Serialize};
+    /// use tidings::testing::{Fault, Faulty, Operation};
+    /// use tidings::{App, Command, CommandId, Event, Memory, aggregate};
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// #[event(name = "till.sold", version = 1)]
+    /// struct Sold { cents: i64 }
+    ///
+    /// #[derive(Command, Clone)]
+    /// struct Sell { cents: i64 }
+    ///
+    /// #[derive(Default)]
+    /// struct Till;
+    ///
+    /// #[aggregate(category = "till", events = TillEvent, error = std::convert::Infallible)]
+    /// impl Till {
+    ///     #[command]
+    ///     fn sell(&self, Sell { cents }: Sell) -> Sold { Sold { cents } }
+    ///     #[apply]
+    ///     fn sold(&mut self, _: &Sold) {}
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (store, faults) = Faulty::new(Memory::new());
+    /// let app = App::builder().store(store).aggregate::<Till>().start().await?;
+    /// faults.fail(Operation::Commit, 1, Fault::CrashAfterwards);
+    /// let id = CommandId::fresh();
+    /// assert!(app.send("1", Sell { cents: 250 }).command_id(id).await.is_err());
+    /// // It has crashed, and cannot end in order.
+    /// app.shutdown_within(Duration::ZERO).await.ok();
+    ///
+    /// let (store, _) = faults.restart();
+    /// let app = App::builder().store(store).aggregate::<Till>().start().await?;
+    /// let receipt = app.send("1", Sell { cents: 250 }).command_id(id).await?;
+    /// assert_eq!(receipt.position.as_u64(), 1, "it was sold before, and is not sold twice");
+    /// # app.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn restart(&self) -> (Faulty<dyn EventStore>, Faults) {
+        let views = match self.shared.crashed.get() {
+            None => self.shared.views.clone(),
+            Some(Ok(views)) => views.clone(),
+            #[expect(clippy::panic, reason = "this is how a test fails, and documented")]
+            Some(Err(error)) => panic!("the views could not be kept over the crash: {error}"),
+        };
+        Faulty::before(Arc::clone(&self.shared.store), views)
+    }
+
     /// Lets the `nth` next `operation` fail, once; 1 is the next one. One that is held counts as yet to come.
     ///
     /// [`Operation::Commit`] counts groups: all commits of a group fail together.
@@ -156,7 +294,7 @@ impl Faults {
         state.always.push((operation, fault));
     }
 
-    /// Takes back all orders to fail.
+    /// Takes back all orders to fail. A crash cannot be taken back.
     pub fn recover(&self) {
         let mut state = self.shared.state.lock();
         state.always.clear();
@@ -280,32 +418,70 @@ impl Fault {
             Self::Full => StoreError::Full { place, source },
             Self::ReadOnly => StoreError::ReadOnly { place, source },
             Self::Failed | Self::FailedAfterwards => StoreError::Failed { place, source },
+            Self::Crash | Self::CrashAfterwards => {
+                StoreError::Failed { place, source: "the process has crashed".into() }
+            }
         }
     }
 }
 
-impl<S: EventStore> Faulty<S> {
+/// Copies the views as they are committed to a file beside theirs, and returns its path.
+pub(in crate::testing) fn keep_views(
+    views: &Path,
+) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+    let kept = (1_u32..)
+        .map(|crash| views.with_extension(format!("crash-{crash}.db")))
+        .find(|path| !path.exists())
+        .ok_or("there is no free name for a copy")?;
+    #[cfg(feature = "sqlite")]
+    if views.exists() {
+        use rusqlite::{Connection, OpenFlags};
+        let connection = Connection::open_with_flags(views, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        // The copy has to survive the end of a test, not a power cut.
+        connection.execute_batch("PRAGMA synchronous = OFF")?;
+        let path = kept.to_str().ok_or("the path of the views is not UTF-8")?;
+        connection.execute("VACUUM INTO ?1", [path])?;
+    }
+    Ok(kept)
+}
+
+impl<S: EventStore + ?Sized> Faulty<S> {
     fn obey<T>(
         &self,
         operation: Operation,
         stream: Option<&StreamId>,
         work: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        match self.faults.enter(operation, stream) {
-            None => work(),
-            Some(fault @ Fault::FailedAfterwards) => work().and(Err(fault.error())),
-            Some(fault) => Err(fault.error()),
+        let fault = self.faults.enter(operation, stream);
+        self.lives()?;
+        let Some(fault) = fault else {
+            return work();
+        };
+        let done = match fault {
+            Fault::FailedAfterwards | Fault::CrashAfterwards => work().map(drop),
+            _ => Ok(()),
+        };
+        if matches!(fault, Fault::Crash | Fault::CrashAfterwards) {
+            self.faults.crash();
         }
+        done.and(Err(fault.error()))
+    }
+
+    fn lives(&self) -> Result<(), StoreError> {
+        let crashes = self.faults.shared.crashes.load(Ordering::SeqCst);
+        if crashes { Err(Fault::Crash.error()) } else { Ok(()) }
     }
 }
 
-impl<S: EventStore> EventStore for Faulty<S> {
+impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
     fn commit(&self, group: &mut [Commit]) -> Result<Vec<Result<Committed, Refused>>, StoreError> {
         self.faults.shared.state.lock().commits += group.len() as u64;
         self.obey(Operation::Commit, None, || self.store.commit(group))
     }
 
     fn head(&self) -> Result<Position, StoreError> {
+        self.lives()?;
         self.store.head()
     }
 
@@ -337,7 +513,7 @@ impl<S: EventStore> EventStore for Faulty<S> {
     }
 
     fn views_beside(&self) -> Option<PathBuf> {
-        self.store.views_beside()
+        self.faults.shared.views.clone()
     }
 
     fn codec(&self) -> Codec {
@@ -345,9 +521,9 @@ impl<S: EventStore> EventStore for Faulty<S> {
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+impl<S: ?Sized> fmt::Debug for Faulty<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty").field("store", &self.store).field("faults", &self.faults).finish()
+        f.debug_struct("Faulty").field("faults", &self.faults).finish_non_exhaustive()
     }
 }
 
@@ -357,6 +533,7 @@ impl fmt::Debug for Faults {
         f.debug_struct("Faults")
             .field("gates", &state.gates.len())
             .field("orders", &(state.orders.len() + state.always.len()))
+            .field("crashed", &self.shared.crashed.get().is_some())
             .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,7 @@ use crate::aggregate::{Aggregate, IntoDecision};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::command::{Context, SentTo};
-use crate::event::{EventSet, Metadata};
+use crate::event::{EventSet, Header, Metadata, Recorded};
 use crate::id::CommandId;
 use crate::stream::StreamId;
 
@@ -415,7 +415,8 @@ impl<A: Aggregate> Decision<A> {
 }
 
 /// An event as the log would keep it.
-struct Stored {
+#[derive(Clone)]
+pub(super) struct Stored {
     name: &'static str,
     schema_version: u32,
     payload: Vec<u8>,
@@ -427,7 +428,7 @@ const CODEC: Codec = Codec::Json;
 impl Stored {
     /// Stores `event`, and checks that reading gives the same event back.
     #[track_caller]
-    fn of<S: EventSet>(event: &S) -> Self {
+    pub(super) fn of<S: EventSet>(event: &S) -> Self {
         let stored = Self::written(event);
         let read = stored.read::<S>();
         let again = Self::written(&read);
@@ -441,6 +442,30 @@ impl Stored {
         stored
     }
 
+    /// An event of the log.
+    pub(super) fn of_recorded<S: EventSet>(event: &Recorded) -> Self {
+        let name = S::NAMES.iter().find(|name| **name == event.name);
+        Self {
+            name: name.copied().unwrap_or_default(),
+            schema_version: event.schema_version,
+            payload: event.payload.to_vec(),
+        }
+    }
+
+    /// The event on its way into the log.
+    pub(super) fn recorded(
+        &self,
+        stream: StreamId,
+        time: Timestamp,
+        metadata: &[(String, String)],
+    ) -> Recorded {
+        let mut header = Header::new(stream, self.name, self.schema_version, time);
+        for (key, value) in metadata {
+            header.metadata.insert(key, value);
+        }
+        Recorded { header, payload: self.payload.as_slice().into() }
+    }
+
     #[track_caller]
     fn written<S: EventSet>(event: &S) -> Self {
         let mut payload = Vec::new();
@@ -451,7 +476,7 @@ impl Stored {
     }
 
     #[track_caller]
-    fn read<S: EventSet>(&self) -> S {
+    pub(super) fn read<S: EventSet>(&self) -> S {
         match S::decode(self.name, self.schema_version, CODEC, &self.payload) {
             Ok(event) => event,
             Err(error) => fail(format_args!(
@@ -509,7 +534,7 @@ fn show_found<A: Aggregate>(found: Result<&[Stored], &A::Error>) -> String {
     }
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -521,6 +546,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 #[track_caller]
 #[expect(clippy::panic, reason = "this is how a test fails")]
-fn fail(message: fmt::Arguments<'_>) -> ! {
+pub(super) fn fail(message: fmt::Arguments<'_>) -> ! {
     panic!("{message}")
 }

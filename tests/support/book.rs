@@ -1,4 +1,5 @@
 //! A projection in tables that notices when an event is folded twice.
+#![allow(dead_code, reason = "each test file that mounts this uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
