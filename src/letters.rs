@@ -34,6 +34,10 @@ use crate::stream::{Position, StreamId, Version};
 /// How many attempts a letter keeps: beyond, the oldest but the first is dropped. Retries by hand have no end.
 pub(crate) const ATTEMPTS: usize = 100;
 
+/// How many bytes of an error are kept for each attempt: it may quote what it was given, and the whole letter is written down
+/// with each attempt.
+const ERROR: usize = 4_096;
+
 /// An event that a consumer could not handle, or that waits behind one.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -88,7 +92,7 @@ pub struct Attempt {
     pub at: Timestamp,
     /// Whether the error was taken for one that passes.
     pub class: ErrorClass,
-    /// The error with all its causes.
+    /// The error with all its causes; its first 4 KiB, followed by `…`, if it is longer.
     pub error: String,
     /// The id of the span in which it was handled, if a subscriber of traces gave it one.
     pub span: Option<u64>,
@@ -114,7 +118,11 @@ impl Letter {
     }
 
     /// Takes note of a failed attempt.
-    fn failed(&mut self, attempt: Attempt, state: LetterState) {
+    fn failed(&mut self, mut attempt: Attempt, state: LetterState) {
+        if attempt.error.len() > ERROR {
+            attempt.error.truncate(attempt.error.floor_char_boundary(ERROR));
+            attempt.error.push('…');
+        }
         if self.attempts.len() >= ATTEMPTS {
             self.attempts.remove(1);
         }
@@ -208,5 +216,33 @@ impl fmt::Debug for ResolutionKind {
                 f.debug_struct("Edited").field("bytes", &payload.len()).finish()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_keeps_the_beginning_of_a_long_error() {
+        let stream = StreamId::new("account", "a").unwrap();
+        let header = Header::new(stream, "account.deposited", 1, Timestamp::default());
+        let mut letter = Letter::waiting(&header, "a".into());
+        for (length, kept) in [(ERROR, ERROR), (ERROR + 1, ERROR + '…'.len_utf8())] {
+            let (at, error) = (Timestamp::default(), "x".repeat(length));
+            letter.tried_in_vain(
+                Attempt { at, class: ErrorClass::Permanent, error, span: None },
+                &Retry::NEVER,
+            );
+            assert_eq!(letter.error().map(str::len), Some(kept));
+        }
+        // A character that does not fit as a whole is left out.
+        let error = "x".repeat(ERROR - 1) + "é";
+        let at = Timestamp::default();
+        letter.tried_in_vain(
+            Attempt { at, class: ErrorClass::Permanent, error, span: None },
+            &Retry::NEVER,
+        );
+        assert_eq!(letter.error().map(str::len), Some(ERROR - 1 + '…'.len_utf8()));
     }
 }

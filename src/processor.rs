@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use parking_lot::MutexGuard;
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug_span, error, warn};
@@ -42,7 +41,7 @@ use crate::codec::Codec;
 use crate::event::Header;
 use crate::id::EventId;
 use crate::letters::desk::Clerk;
-use crate::letters::shelf::{Change, Fate, Shelf, Shelved};
+use crate::letters::shelf::{Change, Fate, Shelf};
 use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
@@ -197,8 +196,8 @@ impl From<Failure> for Trouble {
 
 /// What a fold has to know of letters.
 pub(crate) struct Sorting<'s> {
-    /// None if nothing is parked and nothing was decided by a person.
-    shelved: Option<MutexGuard<'s, Shelved>>,
+    /// None if nothing is parked and nothing was decided by a person. It is not locked while a handler runs.
+    shelf: Option<&'s Shelf>,
     /// Events up to here are a replay.
     replayed: Position,
     codec: Codec,
@@ -206,22 +205,27 @@ pub(crate) struct Sorting<'s> {
 
 impl<'s> Sorting<'s> {
     fn new(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
-        Self { shelved: shelf.look(), replayed, codec }
+        Self { shelf: (!shelf.is_empty()).then_some(shelf), replayed, codec }
     }
 
-    fn is_needed(&self) -> bool {
-        self.shelved.is_some()
+    fn has_letters(&self) -> bool {
+        self.shelf.is_some_and(|shelf| shelf.read().has_letters())
     }
 
     fn fate(&self, position: Position) -> Fate {
-        self.shelved.as_ref().map_or(Fate::Handle, |shelved| shelved.fate(position))
+        self.shelf.map_or(Fate::Handle, |shelf| shelf.read().fate(position))
     }
 
-    /// Whether the event has to wait behind a letter of its key; takes note of it then.
+    /// Whether the event is a letter or has to wait behind one of its key; takes note of it then.
     fn sets_aside(&self, key: &str, header: &Header, chunk: &mut Chunk) -> bool {
-        let Some(shelved) = &self.shelved else {
+        let Some(shelf) = self.shelf else {
             return false;
         };
+        let shelved = shelf.read();
+        // Whatever its key is by now: it is handled as the letter that it became.
+        if shelved.at(header.position).is_some() {
+            return true;
+        }
         if !shelved.waits(key, header.position) {
             return false;
         }
@@ -535,8 +539,9 @@ impl<K: Keeper> Processor<K> {
         if chunk.ended {
             return Err(Trouble::EndedTransaction.into());
         }
-        let changed = !chunk.changes.is_empty();
-        self.wiring.clerk.shelf.apply(chunk.changes);
+        let shelf = Arc::clone(&self.wiring.clerk.shelf);
+        let before = (!chunk.changes.is_empty()).then(|| shelf.read().count().1);
+        shelf.apply(chunk.changes);
         if let Some(failure) = chunk.failure {
             (self.position, self.time) = self.keeper.checkpoint();
             // What can be taken back was taken back, and is not counted: it is folded again.
@@ -548,14 +553,15 @@ impl<K: Keeper> Processor<K> {
         self.wiring.gauge.count(chunk.handled);
         self.position = self.position.max(chunk.through);
         self.time = self.time.max(chunk.time.unwrap_or_default());
-        if !changed {
+        let Some(before) = before else {
             return Ok(());
-        }
-        let shelved = self.wiring.clerk.shelf.read();
-        if !shelved.is_full(usize::MAX, false, 0) {
-            return Ok(());
-        }
+        };
+        let shelved = shelf.read();
         let (keys, letters) = shelved.count();
+        // What is tried or decided meanwhile makes room, or needs none.
+        if letters <= before || !shelved.is_full(usize::MAX, false, 0) {
+            return Ok(());
+        }
         let source = "too many events wait behind a parked key".into();
         Err(Trouble::TooManyParked { keys, letters, source }.into())
     }

@@ -13,7 +13,8 @@
 //!
 //! # A view that is behind
 //! A view follows the log by microseconds to milliseconds. [`View::at_least`] waits until it holds what a receipt or another
-//! reader has seen; it answers from that state or a later one, or not at all.
+//! reader has seen; it answers from that state or a later one, or not at all. What is parked is missing in it:
+//! [`App::letters`](crate::App::letters) says what that is.
 //!
 //! # A view that is to be built anew
 //! [`App::rebuild`](crate::App::rebuild) folds the view anew from the start of the log, beside the one that serves: in memory,

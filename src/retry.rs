@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use crate::actor::Panic;
 
 /// Whether it may help to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +138,7 @@ pub struct FailurePolicy {
     pub on_failure: OnFailure,
     /// How many keys may be parked; the consumer stops before it would park one more.
     pub max_parked_keys: usize,
-    /// Which errors pass.
+    /// Which errors pass. One that it panics at does not.
     pub classify: fn(&(dyn Error + 'static)) -> ErrorClass,
 }
 
@@ -143,6 +146,14 @@ impl FailurePolicy {
     /// For effects outside the store: as the default, but every error passes.
     pub fn for_effects() -> Self {
         Self { classify: |_| ErrorClass::Transient, ..Self::default() }
+    }
+
+    /// The class of an error; a permanent one if the classification panics.
+    pub(crate) fn class_of(&self, error: &(dyn Error + 'static)) -> ErrorClass {
+        Panic::catch(|| (self.classify)(error)).unwrap_or_else(|panic| {
+            error!(panic = &*panic.message, "an error could not be classified");
+            ErrorClass::Permanent
+        })
     }
 }
 

@@ -16,8 +16,8 @@ use bank::*;
 use serde::{Deserialize, Serialize};
 use tidings::sqlite::rusqlite;
 use tidings::{
-    App, Command, Context, Event, EventStore, LetterState, Memory, Recorded, StreamId, Version,
-    aggregate,
+    App, Command, Context, Event, EventStore, LetterState, Memory, Recorded, StartError, StreamId,
+    Version, aggregate, projection,
 };
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -255,4 +255,21 @@ async fn a_circle_is_cut_and_parked() {
     let parked: usize = app.letters().consumers().map(|letters| letters.list().len()).sum();
     assert_eq!(parked, 1);
     app.shutdown().await.unwrap();
+}
+
+/// A view with the name of an aggregate that subscribes.
+#[derive(Default)]
+struct Namesake;
+
+#[projection(name = "shop")]
+impl Namesake {
+    #[on]
+    fn paid(&mut self, _: &Paid) {}
+}
+
+#[tokio::test]
+async fn a_projection_with_the_name_of_an_aggregate_that_subscribes_is_refused() {
+    let builder = App::builder().store(Memory::new()).aggregate::<Order>().aggregate::<Shop>();
+    let error = builder.projection(Namesake).start().await.unwrap_err();
+    assert!(matches!(error, StartError::ConsumerTwice("shop")), "{error}");
 }

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bank::*;
@@ -140,6 +140,16 @@ async fn folded<const VERSION: u32>(app: &App) -> [Folded; 2] {
     let listed = app.view::<Listed>().at_least(app.head()).await.unwrap().folded.clone();
     let reader = app.view::<Tabled<VERSION>>().at_least(app.head()).await.unwrap();
     [listed, reader.query(tabled).await.unwrap()]
+}
+
+/// Waits until both views hold `expected`: that in tables is read as it was until its new version is level.
+async fn rebuilt<const VERSION: u32>(app: &App, expected: &Folded) {
+    let holds = async {
+        while folded::<VERSION>(app).await.iter().any(|folded| folded != expected) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the new version of the view", holds).await;
 }
 
 fn both(app: &App) -> [&ConsumerLetters; 2] {
@@ -306,7 +316,7 @@ async fn a_discarded_letter_leaves_a_record_that_a_view_built_anew_obeys() {
     // A view in memory begins anew with each start; that in tables does, since its version has risen.
     let app = start::<2>(sqlite(&path), &rules).await;
     let without = owned(&[("a", 1), ("b", 3), ("a", 4)]);
-    assert_eq!(folded::<2>(&app).await, [without.clone(), without]);
+    rebuilt::<2>(&app, &without).await;
     assert!(app.letters().is_empty());
     app.shutdown().await.unwrap();
 }
@@ -329,7 +339,7 @@ async fn an_edited_payload_is_checked_and_taken_in_place_of_the_stored_one() {
     drop(app);
     let app = start::<2>(sqlite(&path), &rules).await;
     let edited = owned(&[("a", 1), ("a", 20), ("b", 3), ("a", 4)]);
-    assert_eq!(folded::<2>(&app).await, [edited.clone(), edited]);
+    rebuilt::<2>(&app, &edited).await;
     app.shutdown().await.unwrap();
 }
 
@@ -377,6 +387,7 @@ impl<'de> Deserialize<'de> for Taken {
         let Form { text } = Form::deserialize(deserializer)?;
         match text.as_str() {
             "scribble" => Err(serde::de::Error::custom("illegible")),
+            "blot" => panic!("ink everywhere"),
             _ => Ok(Self { text }),
         }
     }
@@ -430,6 +441,8 @@ async fn an_event_that_cannot_be_read_is_parked_raw_under_its_stream() {
     let letter = letters.at(Position::new(2)).unwrap();
     assert_eq!(&*letter.key, "note-a");
     assert!(letter.error().unwrap().contains("illegible"), "{letter:?}");
+    let error = letters.edit(Position::new(2), r#"{"text":"blot"}"#).await.unwrap_err();
+    assert!(matches!(error, LetterError::Store { .. }), "{error}");
     letters.edit(Position::new(2), r#"{"text":"legible"}"#).await.unwrap();
     assert_eq!(view.read().0, ["one", "two", "legible", "three"]);
     app.shutdown().await.unwrap();
@@ -581,5 +594,197 @@ async fn one_that_needs_total_order_tries_again_in_place_and_then_stops() {
     let folded = app.view::<Strict>().read().folded.clone();
     assert_eq!(folded, owned(&[("a", 1), ("b", 2), ("a", 3)]));
     assert!(app.letters().is_empty());
+    app.shutdown().await.unwrap();
+}
+
+/// Keeps deposits in order by their amount, or as a later version of the program by their stream.
+struct Rekeyed<const BY_STREAM: bool> {
+    rules: Rules,
+    folded: Vec<i64>,
+}
+
+impl<const BY_STREAM: bool> Projection for Rekeyed<BY_STREAM> {
+    const NAME: &'static str = "rekeyed";
+    const VERSION: u32 = 1;
+    type Storage = InMemory;
+    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
+        handlers.on(|rekeyed: &mut Self, event: &Deposited, _: &Header| {
+            rekeyed.rules.check(event.cents)?;
+            rekeyed.folded.push(event.cents);
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        });
+        if !BY_STREAM {
+            handlers.key(|event: &Deposited, _| event.cents);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_letter_whose_key_is_another_by_now_is_folded_once() {
+    async fn start<const BY_STREAM: bool>(path: &Path, rules: &Rules) -> App {
+        let view = Rekeyed::<BY_STREAM> { rules: rules.clone(), folded: Vec::new() };
+        let builder = App::builder().store(sqlite(path)).aggregate::<Account>();
+        builder.projection(view).start().await.unwrap()
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let rules = Rules::default();
+    rules.refuse(2);
+    let app = start::<false>(&path, &rules).await;
+    let head = deposit(&app, &[("a", 1), ("a", 2), ("a", 3)]).await;
+    let folded = app.view::<Rekeyed<false>>().at_least(head).await.unwrap().folded.clone();
+    assert_eq!(folded, [1, 3]);
+    app.shutdown().await.unwrap();
+    drop(app);
+
+    rules.mend();
+    let app = start::<true>(&path, &rules).await;
+    let view = app.view::<Rekeyed<true>>();
+    let letters = app.letters().of("rekeyed").unwrap();
+    let before = view.at_least(head).await.unwrap().folded.clone();
+    check_letters(letters, &[(2, LetterState::Parked)]);
+    assert_eq!(letters.retry(Position::new(2)).await.unwrap().handled, 1);
+    assert_eq!((before, view.read().folded.clone()), (vec![1, 3], vec![1, 3, 2]));
+    app.shutdown().await.unwrap();
+}
+
+/// An error that cannot be shown.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("unspeakable")
+    }
+}
+
+impl Error for Unspeakable {}
+
+/// Cannot fold 2, 3 and 4, and neither name the key of 2, nor show the error of 3, nor tell the class of that of 4.
+#[derive(Default)]
+struct Brittle(Vec<i64>);
+
+impl Projection for Brittle {
+    const NAME: &'static str = "brittle";
+    const VERSION: u32 = 1;
+    type Storage = InMemory;
+    fn handlers(handlers: &mut Handlers<Self, InMemory>) {
+        handlers.on(|brittle: &mut Self, event: &Deposited, _: &Header| {
+            match event.cents {
+                2 => return Err("two".into()),
+                3 => return Err(Unspeakable.into()),
+                4 => return Err("four".into()),
+                cents => brittle.0.push(cents),
+            }
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        });
+        handlers.key(|event: &Deposited, _| match event.cents {
+            2 => panic!("no key"),
+            cents => cents,
+        });
+    }
+    fn failures() -> FailurePolicy {
+        let classify = |error: &(dyn Error + 'static)| match error.is::<Unspeakable>() {
+            false if error.to_string() == "four" => panic!("no class"),
+            _ => ErrorClass::Permanent,
+        };
+        FailurePolicy { classify, ..FailurePolicy::default() }
+    }
+}
+
+#[tokio::test]
+async fn keys_errors_and_classifications_that_panic_park_their_event_alone() {
+    let builder = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = builder.projection(Brittle::default()).start().await.unwrap();
+    let deposits = [("a", 1), ("a", 2), ("b", 3), ("c", 4), ("d", 5), ("e", 2)];
+    let head = deposit(&app, &deposits).await;
+    let view = app.view::<Brittle>().at_least(head).await.unwrap().0.clone();
+    assert_eq!(view, [1, 5]);
+    let listed = app.letters().of("brittle").unwrap().list();
+    let keys: Vec<_> = listed.iter().map(|letter| (&*letter.key, letter.state)).collect();
+    let parked = LetterState::Parked;
+    let expected = [("account-a", parked), ("3", parked), ("4", parked), ("account-e", parked)];
+    assert_eq!(keys, expected);
+    assert!(listed[1].error().unwrap().contains("unspeakable"), "{listed:?}");
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_for_a_letter_does_not_end_the_projection() {
+    let rules = Rules::default();
+    rules.refuse(2);
+    let (store, faults) = Faulty::new(Memory::new());
+    let app = start::<1>(store, &rules).await;
+    deposit(&app, &[("a", 1), ("a", 2)]).await;
+    folded::<1>(&app).await;
+    rules.mend();
+    faults.fail_all(Operation::ReadLog, Fault::Failed);
+    for letters in both(&app) {
+        let retried = letters.retry(Position::new(2)).await.unwrap();
+        assert_eq!((retried.handled, retried.failed.len()), (0, 1));
+    }
+    faults.recover();
+    deposit(&app, &[("b", 3)]).await;
+    folded::<1>(&app).await;
+    for letters in both(&app) {
+        assert_eq!(letters.retry(Position::new(2)).await.unwrap().handled, 1);
+    }
+    let all = owned(&[("a", 1), ("b", 3), ("a", 2)]);
+    assert_eq!(folded::<1>(&app).await, [all.clone(), all]);
+    app.shutdown().await.unwrap();
+}
+
+/// Looks at its own app while it folds.
+#[derive(Default)]
+struct Nosy {
+    app: Arc<OnceLock<App>>,
+    rules: Rules,
+}
+
+#[projection(name = "nosy")]
+impl Nosy {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let letters = self.app.get().map(|app| app.status().consumers[0].letters);
+        assert!(letters.is_none_or(|letters| letters <= 1));
+        self.rules.check(event.cents)
+    }
+}
+
+#[tokio::test]
+async fn a_handler_may_look_at_the_letters_of_its_own_app() {
+    let (cell, rules) = (Arc::new(OnceLock::new()), Rules::default());
+    rules.refuse(1);
+    let view = Nosy { app: Arc::clone(&cell), rules };
+    let builder = App::builder().store(Memory::new()).aggregate::<Account>();
+    let app = builder.projection(view).start().await.unwrap();
+    cell.set(app.clone()).unwrap();
+    let head = deposit(&app, &[("a", 1), ("b", 2)]).await;
+    let patience = Duration::from_secs(5);
+    app.reached("nosy", head, patience).await.unwrap();
+    let head = deposit(&app, &[("b", 3)]).await;
+    app.reached("nosy", head, patience).await.unwrap();
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn to_discard_a_letter_that_waits_does_not_try_the_one_before_it() {
+    let rules = Rules::default();
+    rules.refuse(1);
+    let app = start::<1>(Memory::new(), &rules).await;
+    deposit(&app, &[("a", 1), ("a", 2), ("a", 3)]).await;
+    folded::<1>(&app).await;
+    for letters in both(&app) {
+        let discarded = letters.discard(Position::new(2), "sent twice").await.unwrap();
+        assert_eq!((discarded.handled, discarded.failed), (0, vec![]));
+        check_letters(letters, &[(1, LetterState::Parked), (3, LetterState::Waiting)]);
+        assert_eq!(letters.at(Position::new(1)).unwrap().tried, 1);
+    }
+    rules.mend();
+    for letters in both(&app) {
+        assert_eq!(letters.retry(Position::new(1)).await.unwrap().handled, 2);
+    }
+    let all = owned(&[("a", 1), ("a", 3)]);
+    assert_eq!(folded::<1>(&app).await, [all.clone(), all]);
     app.shutdown().await.unwrap();
 }

@@ -398,3 +398,31 @@ async fn the_map_shows_a_reactor_and_what_it_hears() {
     assert_eq!(teller.hears[0].events, ["account.deposited"]);
     app.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn events_of_a_restored_log_are_not_taken_for_those_that_were_there_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, backup) = (directory.path().join("log.db"), directory.path().join("backup"));
+    let app = App::builder().store(sqlite(&path)).aggregate::<Account>().start().await.unwrap();
+    deposit(&app, [1]).await;
+    app.shutdown().await.unwrap();
+    drop(app);
+    std::fs::copy(&path, &backup).unwrap();
+    let outside = Outside::default();
+    let builder = || App::builder().store(sqlite(&path)).aggregate::<Account>();
+    let app = builder().start().await.unwrap();
+    deposit(&app, [2, 3, 4]).await;
+    app.shutdown().await.unwrap();
+    drop(app);
+    // The reactor begins behind these events.
+    let app = builder().reactor(Newcomer(outside.clone())).start().await.unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+    std::fs::copy(&backup, &path).unwrap();
+    let app = builder().reactor(Newcomer(outside.clone())).start().await.unwrap();
+    deposit(&app, [5, 6]).await;
+    level(&app).await;
+    assert_eq!(outside.done(), [5, 6]);
+    assert!(outside.arrived().iter().all(|arrival| !arrival.delivery.is_replay));
+    app.shutdown().await.unwrap();
+}

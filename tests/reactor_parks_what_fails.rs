@@ -363,3 +363,74 @@ async fn too_many_parked_keys_stop_it_until_there_is_room() {
     let refused = letters(&app).retry(second).await.unwrap_err();
     assert!(matches!(refused, LetterError::Stopped { consumer: "impatient" }), "{refused}");
 }
+
+/// Its errors cannot be classified, or not be shown.
+struct Brittle(Outside);
+
+#[derive(Debug)]
+struct Unspeakable(i64);
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            1 => panic!("unspeakable"),
+            cents => write!(f, "{cents} cents"),
+        }
+    }
+}
+
+impl Error for Unspeakable {}
+
+fn classify_or_panic(error: &(dyn Error + 'static)) -> ErrorClass {
+    match error.downcast_ref() {
+        Some(Unspeakable(2)) => panic!("no class"),
+        _ => ErrorClass::Permanent,
+    }
+}
+
+#[reactor(name = "brittle", classify = classify_or_panic)]
+impl Brittle {
+    #[on]
+    async fn deposited(&self, event: &Deposited, delivery: &Delivery) -> Result<(), Unspeakable> {
+        if event.cents < 3 {
+            return Err(Unspeakable(event.cents));
+        }
+        self.0.arrive(event.cents, delivery).await.map_err(|_| Unspeakable(event.cents))
+    }
+}
+
+#[tokio::test]
+async fn errors_and_classifications_that_panic_park_their_event_alone() {
+    let outside = Outside::default();
+    let app = start(Memory::new(), Brittle(outside.clone())).await;
+    for (account, cents) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
+        deposit(&app, account, cents).await;
+    }
+    level(&app).await;
+    let mut done = outside.done();
+    done.sort_unstable();
+    assert_eq!(done, [3, 4]);
+    shelved(&app, "account-a", &[Parked]).await;
+    shelved(&app, "account-b", &[Parked]).await;
+    let letters = letters(&app).of_key("account-a");
+    assert!(letters[0].error().unwrap().contains("unspeakable"), "{letters:?}");
+    app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_letter_that_is_being_tried_is_not_taken_for_a_parked_one() {
+    let outside = Outside::default();
+    outside.treat(1, Treatment::Refuse);
+    let app = start(Memory::new(), Teller(outside.clone())).await;
+    let refused = deposit(&app, "a", 1).await;
+    shelved(&app, "account-a", &[Parked]).await;
+    outside.treat(1, Treatment::Hold);
+    let letters = letters(&app);
+    let retried = tokio::spawn(async move { letters.retry(refused).await });
+    until("it is tried again", || outside.inside() == [1]).await;
+    let found = status(&app);
+    assert_eq!((found.in_flight, found.parked_keys, found.retrying_keys), (1, 0, 1));
+    outside.release(1);
+    assert_eq!(retried.await.unwrap().unwrap().handled, 1);
+    app.shutdown().await.unwrap();
+}

@@ -526,7 +526,8 @@ pub fn subscriber(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   `From<tidings::InboxError>`, which says why a call was refused.
 /// - The other arguments are `Serialize`. They are what a call wants: a key that comes again with others is refused. Left out
 ///   are `self`, and arguments whose type is called `Delivery`, `Header` or `Context`. They are compared as JSON, so a
-///   release that changes their form refuses repeats of earlier calls; `input` says what to compare instead.
+///   release that changes their form refuses repeats of earlier calls; `input` says what to compare instead. A `HashSet` has
+///   another order each time: compare a sorted list, or take a `BTreeSet`.
 ///
 /// # An error, a panic, a dropped future
 /// Nothing is left, of the key or of what the body wrote, also if the transaction is committed all the same. The next call

@@ -209,10 +209,11 @@ impl Building {
         &mut self,
         projection: P,
     ) -> Result<(), StartError> {
-        let mut projections =
-            self.consumers.iter().filter(|gauge| gauge.kind() == ConsumerKind::Projection);
-        if projections.any(|gauge| gauge.name() == P::NAME) {
-            return Err(StartError::ProjectionTwice(P::NAME));
+        let namesake = self.consumers.iter().find(|gauge| gauge.name() == P::NAME);
+        match namesake.map(|gauge| gauge.kind()) {
+            None => {}
+            Some(ConsumerKind::Projection) => return Err(StartError::ProjectionTwice(P::NAME)),
+            Some(_) => return Err(StartError::ConsumerTwice(P::NAME)),
         }
         let (view, rebuilds) =
             <P::Storage as crate::projection::private::Storage>::start(projection, self)?;

@@ -39,8 +39,17 @@ pub(crate) enum What {
 pub(crate) enum Task {
     /// The letters of this key are tried.
     Try(Arc<str>),
-    /// These changes are written down, and then the letters of this key are tried.
-    Decide(Arc<str>, Vec<Change>),
+    /// These changes to the letters of this key are written down.
+    Decide(Arc<str>, Vec<Change>, Next),
+}
+
+/// What follows a change to the letters of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// They are tried.
+    Try,
+    /// Nothing: the first has failed, and was not meant.
+    Rest,
 }
 
 /// What became of letters that were tried again.
@@ -288,7 +297,8 @@ impl ConsumerLetters {
         self.order(What::Edit(position, payload.into().into())).await
     }
 
-    /// Lets the consumer go on without the letter, and tries those of its key that wait behind it. The reason is kept for ever.
+    /// Lets the consumer go on without the letter, and, if it was the first of its key, tries those that wait behind it. The reason
+    /// is kept for ever.
     ///
     /// # Errors
     /// As [`retry`](Self::retry).
@@ -414,9 +424,21 @@ impl Clerk {
                 (position, ResolutionKind::Discarded { reason })
             }
         };
+        let discards = matches!(kind, ResolutionKind::Discarded { .. });
         let decided = shelved.resolve(position, kind, now);
         let not_found = || LetterError::NotFound { consumer, what: format!("position {position}") };
-        decided.map(|(key, changes)| Task::Decide(key, changes)).ok_or_else(not_found)
+        let (key, changes) = decided.ok_or_else(not_found)?;
+        let is_first = shelved.first(&key).is_some_and(|first| first.position == position);
+        let next = if discards && !is_first { Next::Rest } else { Next::Try };
+        Ok(Task::Decide(key, changes, next))
+    }
+
+    /// What a person has decided about a letter of `key` is written down: lets `reply` be answered after what is next.
+    pub(crate) fn decided(&mut self, key: Arc<str>, next: Next, reply: Reply) {
+        match next {
+            Next::Try => self.ask(key, reply),
+            Next::Rest => answer(vec![reply], 0, None),
+        }
     }
 
     /// Lets the letters of `key` be tried now, and `reply` be answered then.
@@ -424,8 +446,9 @@ impl Clerk {
         let mut shelved = self.shelf.read();
         if shelved.first(&key).is_none() {
             drop(shelved);
-            answer(vec![reply], 0, None);
-            return;
+            // Others may wait for the letters that are gone.
+            self.asked.entry(Arc::clone(&key)).or_default().replies.push(reply);
+            return self.failed(&key);
         }
         shelved.set_due(&key, Some(Instant::now()));
         drop(shelved);
@@ -469,5 +492,36 @@ fn answer(replies: Vec<Reply>, handled: u64, failed: Option<Letter>) {
         let failed = failed.iter().cloned().collect();
         // Whoever gave the order may have gone away.
         let _ = reply.send(Ok(Retried { handled, failed }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shelf::Shelved;
+    use super::*;
+    use crate::event::Header;
+    use crate::stream::StreamId;
+
+    fn letter(position: u64, key: &str) -> Change {
+        let stream = StreamId::new("account", key).unwrap();
+        let mut header = Header::new(stream, "account.deposited", 1, Timestamp::default());
+        header.position = Position::new(position);
+        Change::Put(Box::new(Letter::waiting(&header, key.into())))
+    }
+
+    #[test]
+    fn whoever_waits_for_a_letter_that_is_discarded_meanwhile_is_answered() {
+        let shelf = Arc::new(Shelf::new(Shelved::default()));
+        shelf.apply(vec![letter(7, "a")]);
+        let (_letters, mut clerk) = ConsumerLetters::new("till", Arc::clone(&shelf));
+        let key: Arc<str> = "a".into();
+        let (retry, mut retried) = oneshot::channel();
+        let (discard, mut discarded) = oneshot::channel();
+        clerk.ask(Arc::clone(&key), retry);
+        shelf.apply(vec![Change::Remove(Arc::clone(&key), Position::new(7))]);
+        clerk.ask(key, discard);
+        let nothing = Retried { handled: 0, failed: Vec::new() };
+        assert_eq!(discarded.try_recv().unwrap().unwrap(), nothing);
+        assert_eq!(retried.try_recv().unwrap().unwrap(), nothing);
     }
 }

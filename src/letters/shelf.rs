@@ -36,8 +36,9 @@ pub(crate) struct Shelf {
 #[derive(Debug, Default)]
 pub(crate) struct Shelved {
     keys: HashMap<Arc<str>, Parked>,
+    /// The key of each letter.
+    letters: BTreeMap<Position, Arc<str>>,
     resolved: BTreeMap<Position, Resolution>,
-    letters: usize,
 }
 
 /// The letters of one key; never empty.
@@ -100,8 +101,13 @@ impl Shelf {
 
     /// What stands on it; none if that is nothing.
     pub(crate) fn look(&self) -> Option<MutexGuard<'_, Shelved>> {
+        (!self.is_empty()).then(|| self.letters.lock())
+    }
+
+    /// Whether nothing is parked, and nothing was decided by a person.
+    pub(crate) fn is_empty(&self) -> bool {
         // The consumer that asks is the one that changes it.
-        (!self.empty.load(Ordering::Relaxed)).then(|| self.letters.lock())
+        self.empty.load(Ordering::Relaxed)
     }
 
     /// What stands on it.
@@ -144,9 +150,8 @@ impl Shelved {
                 let parked = self.keys.entry(Arc::clone(&letter.key)).or_default();
                 let position = letter.position;
                 let front = parked.letters.first_key_value().map(|(front, _)| *front);
-                if parked.letters.insert(position, *letter).is_none() {
-                    self.letters += 1;
-                }
+                self.letters.insert(position, Arc::clone(&letter.key));
+                parked.letters.insert(position, *letter);
                 if front.is_none_or(|front| position <= front) {
                     parked.schedule();
                 }
@@ -155,9 +160,8 @@ impl Shelved {
                 let Some(parked) = self.keys.get_mut(&key) else {
                     return;
                 };
-                if parked.letters.remove(&position).is_some() {
-                    self.letters -= 1;
-                }
+                self.letters.remove(&position);
+                parked.letters.remove(&position);
                 if parked.letters.is_empty() {
                     self.keys.remove(&key);
                 } else {
@@ -168,6 +172,10 @@ impl Shelved {
                 self.resolved.insert(resolution.position, resolution);
             }
         }
+    }
+
+    pub(crate) fn has_letters(&self) -> bool {
+        !self.letters.is_empty()
     }
 
     /// Whether an event of `key` at `position` has to wait behind a letter, or is one.
@@ -195,7 +203,7 @@ impl Shelved {
 
     /// Whether `new` letters, one of them of a new key if `new_key`, are more than a consumer may hold.
     pub(crate) fn is_full(&self, max_keys: usize, new_key: bool, new: usize) -> bool {
-        (new_key && self.keys.len() >= max_keys) || self.letters + new > MAX_LETTERS
+        (new_key && self.keys.len() >= max_keys) || self.letters.len() + new > MAX_LETTERS
     }
 
     /// The first letter of `key`.
@@ -253,10 +261,7 @@ impl Shelved {
 
     /// All letters, in the order of the log.
     pub(crate) fn list(&self) -> Vec<Letter> {
-        let mut letters: Vec<_> =
-            self.keys.values().flat_map(|parked| parked.letters.values().cloned()).collect();
-        letters.sort_unstable_by_key(|letter| letter.position);
-        letters
+        self.letters.keys().filter_map(|position| self.at(*position).cloned()).collect()
     }
 
     /// The first letter of each key.
@@ -268,7 +273,7 @@ impl Shelved {
 
     /// The letter at `position`.
     pub(crate) fn at(&self, position: Position) -> Option<&Letter> {
-        self.keys.values().find_map(|parked| parked.letters.get(&position))
+        self.keys.get(self.letters.get(&position)?)?.letters.get(&position)
     }
 
     /// The letters of `key`, in order.
@@ -300,7 +305,7 @@ impl Shelved {
 
     /// How many keys are parked, and how many letters there are in all.
     pub(crate) fn count(&self) -> (usize, usize) {
-        (self.keys.len(), self.letters)
+        (self.keys.len(), self.letters.len())
     }
 }
 

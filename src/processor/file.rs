@@ -325,6 +325,14 @@ impl Entry {
                     save(&transaction, name, head, entry.time)?;
                     entry.position = head;
                 }
+                if entry.replayed > head {
+                    // What will stand there was not there when it began.
+                    transaction.execute(
+                        "UPDATE tidings_views SET replayed = ?2 WHERE name = ?1",
+                        params![name, head.as_u64() as i64],
+                    )?;
+                    entry.replayed = head;
+                }
                 transaction.commit()?;
                 return Ok(entry);
             };

@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::source::panicked;
 use super::{
     Chunk, Failure, Interrupt, Keeper, PAUSES, Processor, Sorting, Step, Stopping, Trouble, before,
 };
+use crate::actor::Panic;
 use crate::clock::Timestamp;
 use crate::event::Recorded;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter};
+use crate::letters::{Attempt, Letter, LetterState};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::Position;
@@ -82,7 +84,7 @@ impl<K: Keeper> Processor<K> {
         loop {
             failed += 1;
             let policy = &self.wiring.policy;
-            let pause = match (policy.classify)(&*failure.source) {
+            let pause = match policy.class_of(&*failure.source) {
                 ErrorClass::Transient => policy.retry.pause(failed),
                 ErrorClass::Permanent => None,
             };
@@ -107,6 +109,7 @@ impl<K: Keeper> Processor<K> {
     /// Stands still until letters were handled or discarded, or the app stops it.
     pub(super) async fn wait_for_room(&mut self) -> Step {
         self.leave();
+        let mut pause = PAUSES.0;
         loop {
             if *self.wiring.stopping.borrow() != Stopping::No {
                 return Step::Stop;
@@ -117,10 +120,13 @@ impl<K: Keeper> Processor<K> {
                     error = chain(&trouble),
                     "letters have to wait"
                 );
-                if self.pause(PAUSES.0).await {
+                if self.pause(pause).await {
                     return Step::Stop;
                 }
+                pause = (pause * 2).min(PAUSES.1);
+                continue;
             }
+            pause = PAUSES.0;
             let max_keys = self.wiring.policy.max_parked_keys;
             if !self.wiring.clerk.shelf.read().is_full(max_keys, true, 1) {
                 return Step::Behind;
@@ -163,22 +169,23 @@ impl<K: Keeper> Processor<K> {
             return Ok(());
         }
         let (reached, now) = (self.position, self.wiring.clock.now());
-        let key = match self.wiring.clerk.weigh(what, reached, now) {
-            Ok(Task::Try(key)) => key,
-            Ok(Task::Decide(key, mut changes)) => {
+        match self.wiring.clerk.weigh(what, reached, now) {
+            Ok(Task::Try(key)) => self.wiring.clerk.ask(key, reply),
+            Ok(Task::Decide(key, mut changes, next)) => {
                 let chunk = self.keeper.keep(&mut |_| Chunk {
                     changes: std::mem::take(&mut changes),
                     ..Chunk::up_to(reached)
                 });
+                if let Err(error) = &chunk {
+                    let (consumer, source) = (self.wiring.name, chain(&**error).into());
+                    let _ = reply.send(Err(LetterError::Store { consumer, source }));
+                    return self.kept(chunk);
+                }
                 self.kept(chunk)?;
-                key
+                self.wiring.clerk.decided(key, next, reply);
             }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        self.wiring.clerk.ask(key, reply);
+            Err(error) => drop(reply.send(Err(error))),
+        }
         Ok(())
     }
 
@@ -187,10 +194,12 @@ impl<K: Keeper> Processor<K> {
         let (store, consumer) = (&self.wiring.store, self.wiring.name);
         let recorded = read_edited(store, position, payload, consumer).await?;
         let source = self.routes.get(&*recorded.header.name).and_then(|i| self.sources.get(*i));
-        match source {
-            Some(source) => source.check(&recorded, store.codec()).map_err(LetterError::Edit),
-            None => Ok(()),
-        }
+        let Some(source) = source else {
+            return Ok(());
+        };
+        Panic::catch(|| source.check(&recorded, store.codec()))
+            .map_err(|panic| LetterError::Store { consumer, source: panicked(&panic) })?
+            .map_err(LetterError::Edit)
     }
 
     /// Tries the first letter of `key`.
@@ -207,7 +216,21 @@ impl<K: Keeper> Processor<K> {
         if letter.tried > 0 {
             shelf.count_retry();
         }
-        let mut recorded = read(&self.wiring.store, position).await.map_err(Trouble::Log)?;
+        let mut recorded = match read(&self.wiring.store, position).await {
+            Ok(recorded) => recorded,
+            // It is about to be read: it must not be without a letter that the view has handled.
+            Err(error) if self.role.is_shadow() => return Err(Trouble::Log(error).into()),
+            Err(error) => {
+                let (projection, error) = (self.wiring.name, chain(&error));
+                warn!(projection, %position, error, "a letter cannot be read");
+                // One that waits for a person goes on waiting for one.
+                let again =
+                    (letter.state != LetterState::Parked).then(|| Instant::now() + PAUSES.1);
+                shelf.read().set_due(key, again);
+                self.wiring.clerk.failed(key);
+                return Ok(());
+            }
+        };
         if let Fate::Edited(payload) = fate {
             recorded.payload = payload;
         }
@@ -221,7 +244,7 @@ impl<K: Keeper> Processor<K> {
             let mut chunk = Chunk::up_to(reached);
             let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
             if let Some(source) = source {
-                let sorting = Sorting { shelved: None, replayed, codec };
+                let sorting = Sorting { shelf: None, replayed, codec };
                 source.fold_recorded(target, &recorded, &sorting, &mut chunk);
             }
             if chunk.failure.is_none() {
@@ -272,7 +295,7 @@ fn judge(
     policy: &FailurePolicy,
     now: Timestamp,
 ) -> Option<Instant> {
-    let class = (policy.classify)(&*failure.source);
+    let class = policy.class_of(&*failure.source);
     let attempt = Attempt { at: now, class, error: chain(&*failure.source), span: failure.span };
     letter.tried_in_vain(attempt, &policy.retry)
 }

@@ -90,10 +90,10 @@ pub(crate) type Call<T, S> =
 pub(crate) type KeyOf<S> = dyn Fn(&S, &Header) -> String + Send + Sync;
 
 impl<T, S> Handler<T, S> {
-    fn key<'h>(&self, event: &S, header: &'h Header) -> Cow<'h, str> {
+    fn key<'h>(&self, event: &S, header: &'h Header) -> Result<Cow<'h, str>, Panic> {
         match &self.key {
-            None => header.stream.as_str().into(),
-            Some(key) => key(event, header).into(),
+            None => Ok(header.stream.as_str().into()),
+            Some(key) => Panic::catch(|| key(event, header).into()),
         }
     }
 }
@@ -187,7 +187,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
                 Fate::Discarded => Ok(()),
                 Fate::Edited(payload) => match decode::<S>(header, &payload, sorting.codec) {
                     Ok(edited) => fold(handlers, target, &edited, header, sorting, chunk),
-                    Err(source) => Err(failure(header, header.stream.as_str().into(), source)),
+                    Err(source) => without_key(header, source, sorting, chunk),
                 },
             };
             match folded {
@@ -219,9 +219,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         let payload = edited.as_deref().unwrap_or(&event.payload);
         let folded = match decode::<S>(header, payload, sorting.codec) {
             Ok(decoded) => fold(&self.handlers, target, &decoded, header, sorting, chunk),
-            // What cannot be read is kept in order by its stream: nothing else is known of it.
-            Err(_) if sorting.sets_aside(header.stream.as_str(), header, chunk) => Ok(()),
-            Err(source) => Err(failure(header, header.stream.as_str().into(), source)),
+            Err(source) => without_key(header, source, sorting, chunk),
         };
         chunk.failure = folded.err();
     }
@@ -261,8 +259,12 @@ fn fold<T, S: EventSet>(
     if handler.live_only && header.position <= sorting.replayed {
         return Ok(());
     }
-    if sorting.is_needed() && sorting.sets_aside(&handler.key(event, header), header, chunk) {
-        return Ok(());
+    if sorting.has_letters() {
+        match handler.key(event, header) {
+            Ok(key) if sorting.sets_aside(&key, header, chunk) => return Ok(()),
+            Ok(_) => {}
+            Err(panic) => return without_key(header, panicked(&panic), sorting, chunk),
+        }
     }
     let span = trace_span!(
         telemetry::HANDLE,
@@ -283,12 +285,28 @@ fn fold<T, S: EventSet>(
         Ok(Err(error)) => error,
         Err(panic) => panicked(&panic),
     };
-    let mut failure = failure(header, handler.key(event, header), source);
+    let key = handler.key(event, header).unwrap_or_else(|_| header.stream.as_str().into());
+    let mut failure = failure(header, key, source);
     failure.span = span.id().map(|id| id.into_u64());
     Err(failure)
 }
 
-fn panicked(panic: &Panic) -> Box<dyn Error + Send + Sync> {
+/// Deals with an event that cannot be handled and whose key is not known: it is kept in order by its stream.
+fn without_key(
+    header: &Header,
+    source: Box<dyn Error + Send + Sync>,
+    sorting: &Sorting<'_>,
+    chunk: &mut Chunk,
+) -> Result<(), Box<Failure>> {
+    let stream = header.stream.as_str();
+    match sorting.sets_aside(stream, header, chunk) {
+        true => Ok(()),
+        false => Err(failure(header, stream.into(), source)),
+    }
+}
+
+/// What is said of user code that panicked.
+pub(super) fn panicked(panic: &Panic) -> Box<dyn Error + Send + Sync> {
     format!("it panicked: {}", panic.message).into()
 }
 

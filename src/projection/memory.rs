@@ -223,7 +223,7 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
     }
 
     /// What is folded cannot be taken back. A letter that cannot be written down is kept in memory alone; after a restart its event
-    /// is folded again, and fails again.
+    /// is folded again, and fails again. What a person has decided is written down, or does not count.
     fn keep(
         &mut self,
         fold: &mut dyn FnMut(&mut P) -> Chunk,
@@ -236,6 +236,10 @@ impl<P: Send + Sync + 'static> Keeper for MemoryKeeper<P> {
         if let Some(ledger) = &mut self.ledger
             && let Err(error) = ledger.save(None, &chunk.changes)
         {
+            // Nothing is folded together with it, and it counts once it is written down.
+            if chunk.changes.iter().any(|change| matches!(change, Change::Resolve(_))) {
+                return Err(error);
+            }
             tracing::error!(%error, "letters of a view in memory cannot be written down");
         }
         Ok(chunk)
@@ -303,7 +307,8 @@ impl<P: Projection> View<P> {
         ViewRef { folded: RwLock::read_arc(&self.folded) }
     }
 
-    /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
+    /// The view with everything up to `position` folded in but what stands among its [letters](crate::Letters): an event that is
+    /// parked, or waits behind one, is not waited for. Waits at most five seconds unless told otherwise with
     /// [`timeout`](AtLeast::timeout).
     ///
     /// # Errors

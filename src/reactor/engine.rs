@@ -37,7 +37,7 @@ use crate::event::{Header, Recorded};
 use crate::id::DeliveryId;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter};
+use crate::letters::{Attempt, Letter, LetterState};
 use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read, read_edited};
@@ -338,13 +338,13 @@ impl Engine {
             return false;
         };
         let shelf = Arc::clone(&self.wiring.clerk.shelf);
-        let mut shelved = shelf.read();
+        let shelved = shelf.read();
         let Some(letter) = shelved.first(&key) else {
             return false;
         };
         let (position, tried) = (letter.position, letter.tried);
         let fate = shelved.fate(position);
-        shelved.set_due(&key, None);
+        // It stays due, as everybody can see; the busy lane keeps it from being tried twice at once.
         drop(shelved);
         if tried > 0 {
             shelf.count_retry();
@@ -435,8 +435,13 @@ impl Engine {
             }
             Err(error) => {
                 warn!(reactor = self.wiring.name, error = chain(&error), "a letter cannot be read");
-                let again = Instant::now() + PAUSES.1;
-                self.wiring.clerk.shelf.read().set_due(key, Some(again));
+                {
+                    let mut shelved = self.wiring.clerk.shelf.read();
+                    // One that waits for a person goes on waiting for one.
+                    let waits = shelved.at(position).map(|letter| letter.state);
+                    let again = waits != Some(LetterState::Parked);
+                    shelved.set_due(key, again.then(|| Instant::now() + PAUSES.1));
+                }
                 self.wiring.clerk.failed(key);
             }
         }
@@ -458,7 +463,7 @@ impl Engine {
     /// Takes note of a failed attempt, and says when the letter is to be tried again by itself.
     fn judge(&self, letter: &mut Letter, failed: &Failed) -> Option<Instant> {
         let failures = &self.failures;
-        let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
+        let class = failed.class.unwrap_or_else(|| failures.class_of(&*failed.cause));
         let (at, error) = (self.wiring.clock.now(), chain(&*failed.cause));
         letter.tried_in_vain(Attempt { at, class, error, span: failed.span }, &failures.retry)
     }
@@ -511,7 +516,7 @@ impl Engine {
     /// Tries an event again in its place, or stops before it.
     fn insist(&mut self, key: Arc<str>, item: Item, attempt: u32, failed: Failed) {
         let failures = &self.failures;
-        let class = failed.class.unwrap_or_else(|| (failures.classify)(&*failed.cause));
+        let class = failed.class.unwrap_or_else(|| failures.class_of(&*failed.cause));
         let pause = match class {
             ErrorClass::Transient => failures.retry.pause(attempt),
             ErrorClass::Permanent => None,
@@ -585,10 +590,10 @@ impl Engine {
         let (reached, now) = (self.window.through(), self.wiring.clock.now());
         match self.wiring.clerk.weigh(what, reached, now) {
             Ok(Task::Try(key)) => self.wiring.clerk.ask(key, reply),
-            Ok(Task::Decide(key, changes)) => {
+            Ok(Task::Decide(key, changes, next)) => {
                 // Until it is written down, nothing else is done for the key.
                 self.lanes.seize(Arc::clone(&key));
-                self.keeping.decide(Decided { key, changes, reply });
+                self.keeping.decide(Decided { key, changes, next, reply });
             }
             Err(error) => drop(reply.send(Err(error))),
         }
@@ -599,12 +604,12 @@ impl Engine {
     fn begin_reading(&mut self) {
         let (head, after) = (self.wiring.head.borrow_and_update().position, self.window.through());
         let room = self.window.room();
-        let waits = self.read_again.is_some_and(|again| again > Instant::now());
-        let is_busy = self.reading.is_some() || waits || room < WINDOW / 2;
+        // What is over must not wake it again, whether or not there is room to read.
+        self.read_again = self.read_again.filter(|again| *again > Instant::now());
+        let is_busy = self.reading.is_some() || self.read_again.is_some() || room < WINDOW / 2;
         if is_busy || after >= head || self.is_ending() || self.is_full() {
             return;
         }
-        self.read_again = None;
         let (store, filter) = (Arc::clone(&self.wiring.store), self.filter.clone());
         let read = move || store.read_log(after, &filter, room);
         self.reading = Some(tokio::task::spawn_blocking(read));
@@ -688,9 +693,9 @@ impl Engine {
     fn saved(&mut self, saved: Saved) {
         match saved {
             Saved::Done(decided) => {
-                for Decided { key, changes, reply } in decided {
+                for Decided { key, changes, next, reply } in decided {
                     self.wiring.clerk.shelf.apply(changes);
-                    self.wiring.clerk.ask(Arc::clone(&key), reply);
+                    self.wiring.clerk.decided(Arc::clone(&key), next, reply);
                     self.lanes.release(&key);
                 }
                 self.recover(|trouble| matches!(trouble, Trouble::Ledger(_)));

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::route::Cause;
 use crate::clock::Timestamp;
-use crate::letters::desk::Reply;
+use crate::letters::desk::{Next, Reply};
 use crate::letters::shelf::Change;
 use crate::processor::ledger::Ledger;
 use crate::stream::Position;
@@ -55,6 +55,7 @@ struct Batch {
 pub(super) struct Decided {
     pub(super) key: Arc<str>,
     pub(super) changes: Vec<Change>,
+    pub(super) next: Next,
     pub(super) reply: Reply,
 }
 
@@ -161,7 +162,11 @@ impl Keeping {
         };
         let (ledger, outcome) = match written {
             Ok(written) => written,
-            Err(error) => return Saved::Lost(error.into()),
+            Err(error) => {
+                // Who waits for what was to be written next learns from the end of it that nothing comes.
+                self.decided.clear();
+                return Saved::Lost(error.into());
+            }
         };
         self.ledger = Some(ledger);
         match outcome {

@@ -72,9 +72,13 @@ impl Lanes {
         !self.lanes.contains_key(key)
     }
 
-    /// Makes a key busy for which there is no event in hand.
+    /// Makes a key busy for which nothing is done; its events in hand wait.
     pub(super) fn seize(&mut self, key: Arc<str>) {
-        self.lanes.entry(key).or_default().busy = true;
+        let lane = self.lanes.entry(key).or_default();
+        lane.busy = true;
+        if let Some(item) = lane.waiting.front() {
+            self.ready.remove(&item.header.position);
+        }
     }
 
     /// What was done for `key` is done.
@@ -101,5 +105,40 @@ impl Lanes {
     /// Ends what is done for `key`, and takes all events that wait behind it.
     pub(super) fn clear(&mut self, key: &str) -> VecDeque<Item> {
         self.lanes.remove(key).map(|lane| lane.waiting).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::stream::StreamId;
+
+    fn item(position: u64) -> Item {
+        let stream = StreamId::new("account", "a").unwrap();
+        let mut header = Header::new(stream, "account.deposited", 1, Timestamp::default());
+        header.position = Position::new(position);
+        Item { header, work: Work::Unreadable(None) }
+    }
+
+    fn next(lanes: &mut Lanes) -> Option<u64> {
+        lanes.next().map(|(_, item)| item.header.position.as_u64())
+    }
+
+    #[test]
+    fn events_of_a_key_that_is_seized_wait_until_it_is_released() {
+        let (mut lanes, key): (_, Arc<str>) = (Lanes::default(), "a".into());
+        lanes.seize(Arc::clone(&key));
+        lanes.push(Arc::clone(&key), item(6));
+        lanes.push(Arc::clone(&key), item(7));
+        // A payload was checked, and is to be written down.
+        lanes.release(&key);
+        lanes.seize(Arc::clone(&key));
+        assert_eq!(next(&mut lanes), None);
+        lanes.release(&key);
+        assert_eq!(next(&mut lanes), Some(6));
+        assert_eq!(next(&mut lanes), None);
+        lanes.release(&key);
+        assert_eq!(next(&mut lanes), Some(7));
     }
 }

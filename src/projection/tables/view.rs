@@ -67,7 +67,8 @@ impl<P: Projection> TableView<P> {
         TableReader { inner: Arc::clone(&self.inner) }
     }
 
-    /// The view with everything up to `position` folded in. Waits for it, at most five seconds unless told otherwise with
+    /// The view with everything up to `position` folded in but what stands among its [letters](crate::Letters): an event that is
+    /// parked, or waits behind one, is not waited for. Waits at most five seconds unless told otherwise with
     /// [`timeout`](TableAtLeast::timeout).
     ///
     /// # Errors
