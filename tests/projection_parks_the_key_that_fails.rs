@@ -219,6 +219,7 @@ async fn an_error_that_passes_is_tried_again_by_itself() {
     rules.fail(2, 3);
     let app = start::<1>(Memory::new(), &rules).await;
     deposit(&app, &[("a", 1), ("a", 2), ("a", 3), ("b", 4)]).await;
+    folded::<1>(&app).await;
     until("all letters are handled", || app.letters().is_empty()).await;
     for folded in folded::<1>(&app).await {
         let of_a: Vec<_> = folded.iter().filter(|(id, _)| id == "a").map(|(_, c)| *c).collect();
