@@ -406,12 +406,11 @@ impl<K: Keeper> Processor<K> {
                 };
             }
             let trouble = match followed {
-                Err(Interrupt::Trouble(trouble @ (Trouble::View(_) | Trouble::Log(_)))) => trouble,
+                Err(Interrupt::Trouble(trouble @ Trouble::View(_))) => trouble,
                 Err(Interrupt::Trouble(trouble)) => return Err(trouble),
                 _ => return Ok(()),
             };
-            // Nothing of the chunk was kept: it is read again, from the log, once the view can be written. Or the event of a letter
-            // could not be read: the letter is due as before.
+            // Nothing of the chunk was kept: it is read again, from the log, once the view can be written.
             warn!(projection = self.wiring.name, error = chain(&trouble), "tries again");
             self.leave();
             (self.position, self.time) = self.keeper.checkpoint();

@@ -1,7 +1,7 @@
 //! What a processor does with letters: parks what fails, tries again what may pass, carries out what a person orders.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::event::Recorded;
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
-use crate::letters::{Attempt, Letter, LetterState};
+use crate::letters::{Attempt, Letter};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::Position;
@@ -22,6 +22,9 @@ use crate::telemetry::chain;
 
 /// How many letters of a key are tried in one go before other events have their turn.
 const DRAIN: usize = 64;
+
+/// After which pause a letter is tried whose event could not be read from the log.
+const UNREAD: Duration = Duration::from_secs(1);
 
 impl<K: Keeper> Processor<K> {
     /// Deals with an event that could not be handled: everything before it is folded, and it is parked or, if the consumer may
@@ -223,11 +226,8 @@ impl<K: Keeper> Processor<K> {
             Err(error) => {
                 let (projection, error) = (self.wiring.name, chain(&error));
                 warn!(projection, %position, error, "a letter cannot be read");
-                // One that waits for a person goes on waiting for one.
-                let again =
-                    (letter.state != LetterState::Parked).then(|| Instant::now() + PAUSES.1);
-                shelf.read().set_due(key, again);
-                self.wiring.clerk.failed(key);
+                // Whoever has asked for it is answered when it was tried; other keys go on meanwhile.
+                shelf.read().set_due(key, Some(Instant::now() + UNREAD));
                 return Ok(());
             }
         };
