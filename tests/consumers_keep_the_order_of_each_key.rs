@@ -363,7 +363,7 @@ impl Schedule {
     }
 
     /// What a consumer answers; nothing if the process crashes meanwhile, by a commit of the mirror.
-    async fn answer<T>(&self, what: &str, asked: impl Future<Output = T>) -> Option<T> {
+    async fn answer<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
         let crash = until("it crashes or answers", || self.faults.has_crashed());
         tokio::select! {
             answer = asked => Some(answer),
@@ -382,15 +382,15 @@ impl Schedule {
         count(&self.done.letters);
         let what = self.chaos.below(6);
         let asked = match what {
-            0 => self.answer("retry", letters.retry(position)).await,
-            1 | 2 => self.answer("retry_key", letters.retry_key(&letter.key)).await,
+            0 => self.answer(letters.retry(position)).await,
+            1 | 2 => self.answer(letters.retry_key(&letter.key)).await,
             3 => match letters.groups().into_iter().next() {
-                Some(group) => self.answer("retry_group", letters.retry_group(&group)).await,
+                Some(group) => self.answer(letters.retry_group(&group)).await,
                 None => return,
             },
             4 => {
                 self.wanted.insert((consumer, position.as_u64()));
-                let discarded = self.answer("discard", letters.discard(position, "a slip")).await;
+                let discarded = self.answer(letters.discard(position, "a slip")).await;
                 if matches!(discarded, Some(Ok(_))) && !self.faults.has_crashed() {
                     self.discarded.insert((consumer, position.as_u64()));
                     count(&self.done.discards);
@@ -402,7 +402,7 @@ impl Schedule {
                 let recorded = &whole_log_of(&self.faults)[first.position.as_u64() as usize - 1];
                 let stored: Deposited = serde_json::from_slice(&recorded.payload).unwrap();
                 let payload = format!(r#"{{"cents":{}}}"#, stored.cents + EDITED);
-                let edited = self.answer("edit", letters.edit(first.position, payload)).await;
+                let edited = self.answer(letters.edit(first.position, payload)).await;
                 if matches!(edited, Some(Ok(_))) {
                     count(&self.done.edits);
                 }

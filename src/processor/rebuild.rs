@@ -741,7 +741,7 @@ async fn is_true(mut told: watch::Receiver<bool>) {
 /// Lets everybody else go first, where threads have priorities of their own. The threads that it starts inherit it.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
         warn!(error = &io::Error::from(error) as &dyn Error, "a rebuild runs with full priority");
     }
 }
