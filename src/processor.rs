@@ -41,7 +41,7 @@ use crate::codec::Codec;
 use crate::event::Header;
 use crate::id::EventId;
 use crate::letters::desk::Clerk;
-use crate::letters::shelf::{Change, Fate, Shelf};
+use crate::letters::shelf::{Change, Fate, Glance, Shelf};
 use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
 use crate::store::{EventStore, Filter, Page, StoreError};
@@ -196,8 +196,9 @@ impl From<Failure> for Trouble {
 
 /// What a fold has to know of letters.
 pub(crate) struct Sorting<'s> {
-    /// None if nothing is parked and nothing was decided by a person. It is not locked while a handler runs.
-    shelf: Option<&'s Shelf>,
+    shelf: &'s Shelf,
+    /// None if nothing is parked and nothing was decided by a person.
+    glance: Option<Glance>,
     /// Events up to here are a replay.
     replayed: Position,
     codec: Codec,
@@ -205,23 +206,36 @@ pub(crate) struct Sorting<'s> {
 
 impl<'s> Sorting<'s> {
     fn new(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
-        Self { shelf: (!shelf.is_empty()).then_some(shelf), replayed, codec }
+        Self { shelf, glance: shelf.glance(), replayed, codec }
     }
 
-    fn has_letters(&self) -> bool {
-        self.shelf.is_some_and(|shelf| shelf.read().has_letters())
+    /// For an event that is handled whatever stands on the shelf.
+    fn without_letters(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
+        Self { shelf, glance: None, replayed, codec }
     }
 
     fn fate(&self, position: Position) -> Fate {
-        self.shelf.map_or(Fate::Handle, |shelf| shelf.read().fate(position))
+        match &self.glance {
+            Some(glance) if glance.has_resolved => self.shelf.read().fate(position),
+            _ => Fate::Handle,
+        }
     }
 
-    /// Whether the event is a letter or has to wait behind one of its key; takes note of it then.
-    fn sets_aside(&self, key: &str, header: &Header, chunk: &mut Chunk) -> bool {
-        let Some(shelf) = self.shelf else {
+    /// What is to be known of letters; none if there are none.
+    fn letters(&self) -> Option<&Glance> {
+        self.glance.as_ref().filter(|glance| glance.has_letters)
+    }
+
+    /// Whether the event is a letter or has to wait behind one of its key, which has this hash; takes note of it then. It is
+    /// not locked while a handler runs, nor for most events of other keys.
+    fn sets_aside(&self, key: &str, hash: u64, header: &Header, chunk: &mut Chunk) -> bool {
+        let Some(glance) = self.letters() else {
             return false;
         };
-        let shelved = shelf.read();
+        if header.position > glance.last && !glance.may_hold(hash) {
+            return false;
+        }
+        let shelved = self.shelf.read();
         // Whatever its key is by now: it is handled as the letter that it became.
         if shelved.at(header.position).is_some() {
             return true;

@@ -83,6 +83,9 @@ fn passes(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
+/// The longest pause that is kept to: an app seldom runs longer, and the sum of a moment and a pause has to be one.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// How often an event is tried again after a transient error, and after which pauses.
 ///
 /// The n-th pause is `first * 2^(n-1)`, at most `longest`, of which a random half to whole is waited ("equal jitter", Marc
@@ -93,7 +96,7 @@ pub struct Retry {
     pub attempts: u32,
     /// The pause after the first attempt.
     pub first: Duration,
-    /// The longest pause.
+    /// The longest pause; at most thirty days.
     pub longest: Duration,
 }
 
@@ -107,7 +110,7 @@ impl Retry {
             return None;
         }
         let doubled = 2_u32.saturating_pow(failed.saturating_sub(1));
-        let whole = self.first.saturating_mul(doubled).min(self.longest);
+        let whole = self.first.saturating_mul(doubled).min(self.longest).min(LONGEST);
         Some(whole.mul_f64(rand::rng().random_range(0.5..=1.0)))
     }
 }

@@ -67,7 +67,7 @@ impl StreamId {
     }
 
     fn from_valid(text: Arc<str>) -> Self {
-        let hash = HASHER.hash_one(&*text);
+        let hash = Self::hash_of(&text);
         Self { text, hash }
     }
 
@@ -93,6 +93,11 @@ impl StreamId {
     /// The hash of the name; differs from process to process.
     pub(crate) fn hash64(&self) -> u64 {
         self.hash
+    }
+
+    /// The hash that a stream of the name `text` would have.
+    pub(crate) fn hash_of(text: &str) -> u64 {
+        HASHER.hash_one(text)
     }
 }
 

@@ -242,7 +242,8 @@ impl Building {
             return Err(StartError::NoHandlers(P::NAME));
         }
         let shelf = Arc::new(Shelf::new(shelved));
-        let (letters, clerk) = ConsumerLetters::new(P::NAME, Arc::clone(&shelf));
+        let (letters, clerk) =
+            ConsumerLetters::new(P::NAME, Arc::clone(&shelf), Arc::clone(&self.store));
         self.letters.push(letters);
         for source in &mut sources {
             let (set, names) = source.set();
@@ -345,7 +346,8 @@ impl Building {
         let (ledger, mut begin) =
             Ledger::open(self, name, 1).map_err(|source| StartError::Ledger { name, source })?;
         let shelf = Arc::new(Shelf::new(std::mem::take(&mut begin.shelved)));
-        let (letters, clerk) = ConsumerLetters::new(name, Arc::clone(&shelf));
+        let (letters, clerk) =
+            ConsumerLetters::new(name, Arc::clone(&shelf), Arc::clone(&self.store));
         self.letters.push(letters);
         let checkpoint = (begin.position, begin.time);
         let Plan { routes, hears, publishes, options, failures } = plan;

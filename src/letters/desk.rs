@@ -13,6 +13,7 @@ use super::shelf::{Change, Shelf};
 use super::{Letter, LetterState, Resolution, ResolutionKind};
 use crate::clock::Timestamp;
 use crate::event::DecodeError;
+use crate::store::EventStore;
 use crate::stream::Position;
 
 /// How many orders may wait for a consumer; whoever gives one more waits.
@@ -108,6 +109,14 @@ pub enum LetterError {
         /// The letter's position.
         position: Position,
     },
+    /// A letter is discarded without a reason.
+    #[error(
+        "the letter at position {position} needs a reason to be discarded for: it is kept for ever"
+    )]
+    NoReason {
+        /// The letter.
+        position: Position,
+    },
     /// The edited payload is none of the event's type.
     #[error("the edited payload does not fit the event")]
     Edit(#[source] DecodeError),
@@ -161,11 +170,16 @@ pub struct ConsumerLetters {
     consumer: &'static str,
     shelf: Arc<Shelf>,
     orders: mpsc::Sender<Order>,
+    store: Arc<dyn EventStore>,
 }
 
 impl ConsumerLetters {
     /// The handle, and the consumer's side of it.
-    pub(crate) fn new(consumer: &'static str, shelf: Arc<Shelf>) -> (Self, Clerk) {
+    pub(crate) fn new(
+        consumer: &'static str,
+        shelf: Arc<Shelf>,
+        store: Arc<dyn EventStore>,
+    ) -> (Self, Clerk) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         let clerk = Clerk {
             consumer,
@@ -174,7 +188,7 @@ impl ConsumerLetters {
             next: None,
             asked: HashMap::new(),
         };
-        (Self { consumer, shelf, orders }, clerk)
+        (Self { consumer, shelf, orders, store }, clerk)
     }
 
     /// The consumer's name.
@@ -228,6 +242,27 @@ impl ConsumerLetters {
         }
         groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
         groups
+    }
+
+    /// What the consumer is handed of the letter at `position`: the payload as it is stored, in the log's format, or as it was
+    /// edited.
+    ///
+    /// # Errors
+    /// [`LetterError::NotFound`] if there is no such letter, [`LetterError::Store`] if the log cannot be read.
+    ///
+    /// # Cancel safety
+    /// Reading changes nothing.
+    pub async fn payload(&self, position: Position) -> Result<Vec<u8>, LetterError> {
+        let letter = self.letter(position)?;
+        match letter.edited {
+            Some(edited) => Ok(edited.to_vec()),
+            None => match crate::processor::read(&self.store, position).await {
+                Ok(recorded) => Ok(recorded.payload.to_vec()),
+                Err(error) => {
+                    Err(LetterError::Store { consumer: self.consumer, source: error.into() })
+                }
+            },
+        }
     }
 
     /// What people have decided about letters, in the order of the log.
@@ -301,7 +336,7 @@ impl ConsumerLetters {
     /// is kept for ever.
     ///
     /// # Errors
-    /// As [`retry`](Self::retry).
+    /// [`LetterError::NoReason`] if the reason is empty, else as [`retry`](Self::retry).
     ///
     /// # Cancel safety
     /// Dropped, it happens all the same.
@@ -311,7 +346,11 @@ impl ConsumerLetters {
         reason: impl Into<String>,
     ) -> Result<Retried, LetterError> {
         self.letter(position)?;
-        self.order(What::Discard(position, reason.into())).await
+        let reason = reason.into();
+        if reason.trim().is_empty() {
+            return Err(LetterError::NoReason { position });
+        }
+        self.order(What::Discard(position, reason)).await
     }
 
     fn letter(&self, position: Position) -> Result<Letter, LetterError> {
@@ -513,7 +552,8 @@ mod tests {
     fn whoever_waits_for_a_letter_that_is_discarded_meanwhile_is_answered() {
         let shelf = Arc::new(Shelf::new(Shelved::default()));
         shelf.apply(vec![letter(7, "a")]);
-        let (_letters, mut clerk) = ConsumerLetters::new("till", Arc::clone(&shelf));
+        let (_letters, mut clerk) =
+            ConsumerLetters::new("till", Arc::clone(&shelf), Arc::new(Memory::new()));
         let key: Arc<str> = "a".into();
         let (retry, mut retried) = oneshot::channel();
         let (discard, mut discarded) = oneshot::channel();

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Letter, LetterState, Resolution, ResolutionKind};
 use crate::clock::Timestamp;
 use crate::event::Header;
-use crate::stream::Position;
+use crate::stream::{Position, StreamId};
 
 /// How many letters one consumer may hold, those that wait included: each takes a few hundred bytes of memory.
 const MAX_LETTERS: usize = 100_000;
@@ -39,6 +39,45 @@ pub(crate) struct Shelved {
     /// The key of each letter.
     letters: BTreeMap<Position, Arc<str>>,
     resolved: BTreeMap<Position, Resolution>,
+    filter: Filter,
+}
+
+/// What a consumer has to know of its letters while it folds, without a lock: nothing on its shelf changes meanwhile.
+#[derive(Debug, Clone)]
+pub(crate) struct Glance {
+    pub(crate) has_letters: bool,
+    pub(crate) has_resolved: bool,
+    /// The last letter. Events up to here may be letters themselves: a view in memory meets them again.
+    pub(crate) last: Position,
+    filter: Filter,
+}
+
+impl Glance {
+    /// Whether the key with this hash may be parked.
+    pub(crate) fn may_hold(&self, hash: u64) -> bool {
+        self.filter.holds(hash)
+    }
+}
+
+/// A Bloom filter of one hash over the parked keys: of 1,024 bits, so that one key in 10,000 costs the others a look-up in a
+/// thousand.
+#[derive(Debug, Default, Clone)]
+struct Filter([u64; 16]);
+
+impl Filter {
+    fn add(&mut self, hash: u64) {
+        if let Some(word) = self.0.get_mut(Self::word(hash)) {
+            *word |= 1 << (hash & 63);
+        }
+    }
+
+    fn holds(&self, hash: u64) -> bool {
+        self.0.get(Self::word(hash)).is_some_and(|word| word & (1 << (hash & 63)) != 0)
+    }
+
+    fn word(hash: u64) -> usize {
+        ((hash >> 6) & 15) as usize
+    }
 }
 
 /// The letters of one key; never empty.
@@ -110,6 +149,17 @@ impl Shelf {
         self.empty.load(Ordering::Relaxed)
     }
 
+    /// What a fold has to know of it; none if nothing is parked, and nothing was decided by a person.
+    pub(crate) fn glance(&self) -> Option<Glance> {
+        let shelved = self.look()?;
+        Some(Glance {
+            has_letters: !shelved.letters.is_empty(),
+            has_resolved: !shelved.resolved.is_empty(),
+            last: shelved.letters.last_key_value().map(|(last, _)| *last).unwrap_or_default(),
+            filter: shelved.filter.clone(),
+        })
+    }
+
     /// What stands on it.
     pub(crate) fn read(&self) -> MutexGuard<'_, Shelved> {
         self.letters.lock()
@@ -147,6 +197,7 @@ impl Shelved {
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Put(letter) => {
+                self.filter.add(StreamId::hash_of(&letter.key));
                 let parked = self.keys.entry(Arc::clone(&letter.key)).or_default();
                 let position = letter.position;
                 let front = parked.letters.first_key_value().map(|(front, _)| *front);
@@ -164,6 +215,10 @@ impl Shelved {
                 parked.letters.remove(&position);
                 if parked.letters.is_empty() {
                     self.keys.remove(&key);
+                    self.filter = Filter::default();
+                    for key in self.keys.keys() {
+                        self.filter.add(StreamId::hash_of(key));
+                    }
                 } else {
                     parked.schedule();
                 }
@@ -172,10 +227,6 @@ impl Shelved {
                 self.resolved.insert(resolution.position, resolution);
             }
         }
-    }
-
-    pub(crate) fn has_letters(&self) -> bool {
-        !self.letters.is_empty()
     }
 
     /// Whether an event of `key` at `position` has to wait behind a letter, or is one.

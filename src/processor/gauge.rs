@@ -215,6 +215,9 @@ impl Gauge {
                 _ => Unrest::Moves(text),
             };
         }
+        if status.rebuild.is_some() || status.state == ConsumerState::Rebuilding {
+            return Unrest::Moves(format!("{who} is being rebuilt"));
+        }
         match status.retrying_keys {
             0 => Unrest::None,
             keys => {

@@ -244,7 +244,7 @@ impl<K: Keeper> Processor<K> {
             let mut chunk = Chunk::up_to(reached);
             let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
             if let Some(source) = source {
-                let sorting = Sorting { shelf: None, replayed, codec };
+                let sorting = Sorting::without_letters(&shelf, replayed, codec);
                 source.fold_recorded(target, &recorded, &sorting, &mut chunk);
             }
             if chunk.failure.is_none() {

@@ -418,7 +418,7 @@ impl<K: Keeper> Workshop<K> {
             };
             // Nobody gives orders about the letters of a shadow.
             let shelf_of_shadow = Arc::clone(&shadow.shelf);
-            let (_, clerk) = ConsumerLetters::new(name, shadow.shelf);
+            let (_, clerk) = ConsumerLetters::new(name, shadow.shelf, Arc::clone(&store));
             let progress = Arc::new(watch::Sender::new(unread));
             let gauge = Arc::new(gauge.of_shadow(progress.subscribe(), shelf_of_shadow));
             let wiring =

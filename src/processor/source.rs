@@ -13,7 +13,7 @@ use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
 use crate::codec::Codec;
 use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded};
 use crate::letters::shelf::Fate;
-use crate::stream::Position;
+use crate::stream::{Position, StreamId};
 use crate::telemetry;
 
 /// A topic whose events are folded into a `T`.
@@ -259,11 +259,19 @@ fn fold<T, S: EventSet>(
     if handler.live_only && header.position <= sorting.replayed {
         return Ok(());
     }
-    if sorting.has_letters() {
-        match handler.key(event, header) {
-            Ok(key) if sorting.sets_aside(&key, header, chunk) => return Ok(()),
-            Ok(_) => {}
-            Err(panic) => return without_key(header, panicked(&panic), sorting, chunk),
+    if sorting.letters().is_some() {
+        let aside = match &handler.key {
+            None => {
+                let stream = &header.stream;
+                sorting.sets_aside(stream.as_str(), stream.hash64(), header, chunk)
+            }
+            Some(_) => match handler.key(event, header) {
+                Ok(key) => sorting.sets_aside(&key, StreamId::hash_of(&key), header, chunk),
+                Err(panic) => return without_key(header, panicked(&panic), sorting, chunk),
+            },
+        };
+        if aside {
+            return Ok(());
         }
     }
     let span = trace_span!(
@@ -298,10 +306,10 @@ fn without_key(
     sorting: &Sorting<'_>,
     chunk: &mut Chunk,
 ) -> Result<(), Box<Failure>> {
-    let stream = header.stream.as_str();
-    match sorting.sets_aside(stream, header, chunk) {
+    let stream = &header.stream;
+    match sorting.sets_aside(stream.as_str(), stream.hash64(), header, chunk) {
         true => Ok(()),
-        false => Err(failure(header, stream.into(), source)),
+        false => Err(failure(header, stream.as_str().into(), source)),
     }
 }
 
