@@ -21,8 +21,9 @@
 //! or in a file of its own beside the tables. When both are level they are switched, tables in one transaction; readers see the old
 //! view or the new one, never an empty or an earlier one. It can be [cancelled](crate::Rebuild::cancel), and a crash leaves the old
 //! view. A view in tables whose version was raised, with the same schema, is rebuilt so by itself: the old tables are read as they
-//! stand until the new ones are level, and [`at_least`](View::at_least) waits. With another schema the old tables cannot be read by
-//! this program, and are built anew in their place.
+//! stand until the new ones are level; a position that they do not hold is waited for by [`at_least`](View::at_least), for as long as
+//! its timeout says. With another schema text, the version raised or not, the queries of this program could not read the old tables:
+//! they are dropped, and the view is built anew in their place, incomplete until it is level.
 //!
 //! Handlers that are live-only do not run in a rebuild: the view that serves meanwhile has run them. After a raised version they run
 //! for the events that no earlier version has handled.
@@ -66,7 +67,8 @@ pub trait Projection: Send + Sync + Sized + 'static {
     /// Its name, unique in the app, never changed: its checkpoint is kept under it.
     const NAME: &'static str;
 
-    /// Raise it when the handlers or the tables change: the view is then built anew from the log.
+    /// Raise it when the handlers or the tables change: the view is then built anew from the log. With the same schema text the
+    /// old tables are read until the new ones are level; with another one they are dropped at once.
     const VERSION: u32;
 
     /// Where the view lives: [`InMemory`] or `Tables`.

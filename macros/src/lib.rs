@@ -202,8 +202,9 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
 /// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
 /// - `#[on(to = event.order)] fn paid(&self, event: &Paid) -> …`, if need be with `context: &Context`, decides on the event of another
-///   aggregate. `to` is an expression of the event, and of its `header`, that names the instance it goes to by its id. It decides as
-///   a command does, and returns what a command handler may return; its command id is derived from the event, so it takes effect once.
+///   aggregate. `to` names the instance that it goes to by its id: an expression of the event, called as the argument is, and of its
+///   `header`; what it gives is `Display`. It decides as a command does, and returns what a command handler may return; its command id
+///   is derived from the event, so it takes effect once. The first start with it begins with the oldest event in the log.
 ///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
@@ -293,6 +294,7 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
 ///
 /// - `#[on(key = event.customer)]`: when the event fails, those with the same key wait behind it, rather than those of the same stream.
+///   The expression names the event, and the header, as the method's arguments do; what it gives is `Display`.
 /// - `#[on(live_only)]`: the handler does not run for what was in the log when the view was begun or is built anew.
 ///
 /// - In memory: `#[query] fn balance_of(&self, query: BalanceOf) -> Option<i64>`.
@@ -304,9 +306,10 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// # Keys
 /// - `name = "balances"`: its checkpoint is kept under it, so it must never change.
-/// - `version = 1`: raise it when the handlers or the tables change, and the view is built anew; 1 if it is not given.
-/// - `schema = "CREATE TABLE …"`: the tables of the view, as text or as an expression such as `include_str!("view.sql")`.
-///   Needs the feature `sqlite` of the crate.
+/// - `version = 1`: raise it when the handlers or the tables change, and the view is built anew; 1 if it is not given. Tables with the
+///   same schema text are read until the new ones are level.
+/// - `schema = "CREATE TABLE …"`: the tables of the view, as text or as an expression such as `include_str!("view.sql")`. If the text
+///   changes, the old tables are dropped and the view is built anew in their place. Needs the feature `sqlite` of the crate.
 /// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried after an error that may pass.
 /// - `classify = path::to::function`: which errors may pass, as `tidings::ErrorClass::of` says it.
 /// - `on_failure = stop`: an event that fails for good stops the projection; its key is parked otherwise.

@@ -250,8 +250,8 @@ impl AppBuilder {
         self
     }
 
-    /// Keeps a view in tables that one of a raised version replaces, in a file beside the others: a program of the earlier version that is
-    /// started again then goes on from it, and need not build it anew.
+    /// Keeps a view in tables that one of a raised version with the same schema replaces, in a file beside the others: a program of
+    /// the earlier version that is started again then goes on from it, and need not build it anew.
     #[cfg(feature = "sqlite")]
     pub fn keep_old_views(mut self) -> Self {
         self.settings.old_views = Old::Keep;

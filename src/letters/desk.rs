@@ -553,7 +553,7 @@ mod tests {
         let shelf = Arc::new(Shelf::new(Shelved::default()));
         shelf.apply(vec![letter(7, "a")]);
         let (_letters, mut clerk) =
-            ConsumerLetters::new("till", Arc::clone(&shelf), Arc::new(Memory::new()));
+            ConsumerLetters::new("till", Arc::clone(&shelf), Arc::new(crate::store::Memory::new()));
         let key: Arc<str> = "a".into();
         let (retry, mut retried) = oneshot::channel();
         let (discard, mut discarded) = oneshot::channel();

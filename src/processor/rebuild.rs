@@ -352,6 +352,7 @@ impl<K: Keeper> Workshop<K> {
     }
 
     /// Whether the view that is read was folded by another version of the program.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn is_outdated(&self) -> bool {
         self.gauge.watch().borrow().outdated
     }

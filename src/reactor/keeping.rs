@@ -201,7 +201,10 @@ impl Keeping {
         let batch = Batch { checkpoint, changes: self.changes, decided: Vec::new() };
         let (ledger, written) = batch.write(ledger, self.saved).await?;
         // Closing the file may take as long as writing to it.
-        tokio::task::spawn_blocking(move || drop(ledger)).await?;
+        tokio::task::spawn_blocking(move || {
+            let _closed = ledger;
+        })
+        .await?;
         written
     }
 }
