@@ -202,8 +202,8 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   `()`, or a `Result` of any of these with the error of the aggregate. It changes nothing.
 /// - `#[apply] fn withdrawn(&mut self, event: &Withdrawn)` folds an event. There is one for each event of the aggregate.
 /// - `#[on(to = event.order)] fn paid(&self, event: &Paid) -> …`, if need be with `context: &Context`, decides on the event of another
-///   aggregate. `to` names the instance that it goes to by its id: an expression of the event, called as the argument is, and of its
-///   `header`; what it gives is `Display`. It decides as a command does, and returns what a command handler may return; its command id
+///   aggregate. `to` names the instance that it goes to by its id: an expression of the event, called as the argument is or else
+///   `event`, and of its `header`; what it gives is `Display`. It decides as a command does, and returns what a command handler may return; its command id
 ///   is derived from the event, so it takes effect once. The first start with it begins with the oldest event in the log.
 ///
 /// # What it writes
@@ -294,7 +294,8 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Each returns nothing, or a `Result` of nothing with any error. There is one for each event that the view folds.
 ///
 /// - `#[on(key = event.customer)]`: when the event fails, those with the same key wait behind it, rather than those of the same stream.
-///   The expression names the event, and the header, as the method's arguments do; what it gives is `Display`.
+///   The expression names the event, and the header, as the method's arguments do (`event` and `header` where these are `_` or not
+///   there); what it gives is `Display`.
 /// - `#[on(live_only)]`: the handler does not run for what was in the log when the view was begun or is built anew.
 ///
 /// - In memory: `#[query] fn balance_of(&self, query: BalanceOf) -> Option<i64>`.

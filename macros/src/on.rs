@@ -2,7 +2,7 @@
 //! aggregate they go to.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, format_ident, quote};
 use syn::{Expr, Pat, Path, Type};
 
 use crate::errors::Errors;
@@ -46,10 +46,17 @@ impl OnKeys {
         patterns: &[Pat],
     ) -> Option<TokenStream> {
         let key = self.key.as_ref()?;
-        let wild = || quote!(_);
-        let pattern = |i: usize| patterns.get(i).map_or_else(wild, |pattern| quote!(#pattern));
-        let (event_pattern, header_pattern) = (pattern(0), pattern(1));
+        let event_pattern = named(patterns.first(), "event");
+        let header_pattern = named(patterns.get(1), "header");
         Some(to_text(krate, event, &event_pattern, &header_pattern, key))
+    }
+}
+
+/// As the handler names its argument; `name` if it does not name it.
+fn named(pattern: Option<&Pat>, name: &str) -> TokenStream {
+    match pattern {
+        None | Some(Pat::Wild(_)) => format_ident!("{name}").into_token_stream(),
+        Some(pattern) => quote!(#pattern),
     }
 }
 
@@ -95,6 +102,7 @@ impl Instance {
 
     /// A closure from the event, named by `pattern`, and its header, named `header`, to the id of the instance.
     pub(crate) fn function(&self, krate: &Path, event: &Type, pattern: &Pat) -> TokenStream {
-        to_text(krate, event, &quote!(#pattern), &quote!(header), &self.to)
+        let (event_pattern, header_pattern) = (named(Some(pattern), "event"), quote!(header));
+        to_text(krate, event, &event_pattern, &header_pattern, &self.to)
     }
 }
