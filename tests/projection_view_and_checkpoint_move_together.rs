@@ -86,6 +86,54 @@ async fn a_raised_version_builds_the_view_anew_from_the_log() {
     stop(app).await;
 }
 
+/// A file of views as it was before consumers kept letters in it, with a view at position 10.
+const FORMAT_1: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA application_id = 1414087766;
+    PRAGMA user_version = 1;
+    CREATE TABLE tidings_views (
+        name TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
+        schema TEXT NOT NULL,
+        created TEXT NOT NULL,
+        log_id BLOB NOT NULL,
+        position INTEGER NOT NULL,
+        time INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE book_balance (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
+    CREATE TABLE book_seen (position INTEGER PRIMARY KEY, version INTEGER NOT NULL);";
+
+#[tokio::test]
+async fn a_file_of_an_earlier_format_is_taken_over_with_its_views() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let app = App::builder().store(sqlite(&path)).aggregate::<Account>().start().await.unwrap();
+    deposits(&app, 0..10).await;
+    let (folded, log_id) = (Balances::of_log(app.store()), app.store().log_id());
+    deposits(&app, 10..20).await;
+    stop(app).await;
+    let old = Connection::open(directory.path().join("log.views.db")).unwrap();
+    old.execute_batch(FORMAT_1).unwrap();
+    for (account, cents) in &folded.of {
+        old.execute("INSERT INTO book_balance VALUES (?1, ?2)", (account, cents)).unwrap();
+    }
+    for position in 1..=10 {
+        old.execute("INSERT INTO book_seen VALUES (?1, 7)", [position]).unwrap();
+    }
+    let schema = "CREATE TABLE book_balance (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
+                 CREATE TABLE book_seen (position INTEGER PRIMARY KEY, version INTEGER NOT NULL);";
+    let created = r#"[["table","book_balance"],["table","book_seen"]]"#;
+    let row = (schema, created, log_id.as_bytes());
+    old.execute("INSERT INTO tidings_views VALUES ('book', 1, ?1, ?2, ?3, 10, 0)", row).unwrap();
+    drop(old);
+    let app = start::<1>(&path).await;
+    assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
+    // What was folded before is still there, and was not folded again.
+    let reader = app.view::<Passbook<1>>().read();
+    assert_eq!(reader.query(versions).await.unwrap(), [1, 7]);
+    stop(app).await;
+}
+
 /// Everything that belongs to the log, and nothing of its views.
 fn files_of_log(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let files = std::fs::read_dir(directory).unwrap();
