@@ -85,21 +85,30 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
 /// How many instances of a category decide on events at a time: enough to fill the groups that are committed together.
 const CONCURRENCY: usize = 256;
 
+/// What aggregates subscribe to.
+#[derive(Default)]
+pub(crate) struct Subscribing {
+    pub(crate) hears: Vec<Reference>,
+    /// The sets that the events belong to, with the stored names of each.
+    pub(crate) sets: Vec<(TypeId, &'static [&'static str])>,
+    pub(crate) routes: Routes,
+}
+
 /// What the aggregates of `directory` subscribe to, and how it reaches them.
 ///
 /// # Errors
 /// The name of an event that was named twice.
 pub(crate) fn routes<A: Aggregate>(
     directory: &Arc<Directory<A>>,
-) -> Result<(Vec<Reference>, Routes), &'static str> {
+) -> Result<Subscribing, &'static str> {
     let subscriptions = AggregateSubscriptions::<A>::of_aggregate();
     if let Some(event) = subscriptions.twice.first() {
         return Err(event);
     }
-    let mut heard = Vec::new();
-    let mut routes = Routes::new();
+    let mut subscribing = Subscribing::default();
     for subscribed in subscriptions.routes {
-        heard.push(subscribed.heard);
+        subscribing.hears.push(subscribed.heard);
+        subscribing.sets.push(subscribed.set);
         let (read, directory) = (subscribed.read, Arc::clone(directory));
         let prepare = move |recorded: &Recorded, codec| {
             let (id, command) = read(recorded, codec)?;
@@ -116,15 +125,9 @@ pub(crate) fn routes<A: Aggregate>(
             Ok(Prepared { key, attempt: Box::new(attempt), limit: Limit::None })
         };
         let route = Route { prepare: Box::new(prepare), live_only: false };
-        routes.insert(subscribed.event, route);
+        subscribing.routes.insert(subscribed.event, route);
     }
-    Ok((heard, routes))
-}
-
-/// The sets of the events that aggregates of type `A` subscribe to.
-pub(crate) fn sets<A: Aggregate>() -> Vec<(TypeId, &'static [&'static str])> {
-    let subscriptions = AggregateSubscriptions::<A>::of_aggregate();
-    subscriptions.routes.iter().map(|subscribed| subscribed.set).collect()
+    Ok(subscribing)
 }
 
 /// How the engine of aggregates of type `A` runs, and what becomes of an event that fails.

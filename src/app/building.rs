@@ -16,7 +16,7 @@ use crate::aggregate::Aggregate;
 use crate::aggregate::directory::Directory;
 use crate::aggregate::inbox::inbox;
 use crate::aggregate::shard::{Limits, Shard, ShardGauge};
-use crate::aggregate::subscriptions;
+use crate::aggregate::subscriptions::{self, Subscribing};
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics};
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Envelope, EventSet};
@@ -185,7 +185,7 @@ impl Building {
         self.directories.insert(TypeId::of::<A>(), Box::new(Arc::clone(&directory)));
         self.shard_gauges.push((A::CATEGORY, gauges));
         let publishes = vec![Reference::to_some::<Envelope<A::Event>>(A::Event::NAMES.to_vec())];
-        let (hears, routes) = subscriptions::routes(&directory)
+        let Subscribing { hears, sets, routes } = subscriptions::routes(&directory)
             .map_err(|event| StartError::DecidedTwice { category: A::CATEGORY, event })?;
         if routes.is_empty() {
             self.declared.push(Declared {
@@ -197,7 +197,7 @@ impl Building {
             });
             return Ok(());
         }
-        for (set, names) in subscriptions::sets::<A>() {
+        for (set, names) in sets {
             self.claim(set, names)?;
         }
         let (options, failures) = subscriptions::options::<A>();
