@@ -282,7 +282,7 @@ fn fill(path: &Path, streams: usize) {
                     payer: "a customer of the bank".to_owned(),
                 });
                 let mut payload = Vec::new();
-                event.encode(store.codec(), &mut payload).expect("a payload");
+                event.encode(&mut payload).expect("a payload");
                 let now = Timestamp::from(std::time::SystemTime::now());
                 let header = Header::new(stream.clone(), event.name(), event.schema_version(), now);
                 let recorded = Recorded { header, payload: payload.into() };

@@ -26,8 +26,13 @@ pub const fn version<E: MemberOf>() -> u32 {
 ///
 /// # Errors
 /// As [`EventSet::encode`].
-pub fn encode<E: MemberOf>(event: &E, codec: Codec, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-    codec.encode(event, bytes)
+pub fn encode<E: MemberOf>(event: &E, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    E::CODEC.encode(event, bytes)
+}
+
+/// The format of an event's payload.
+pub const fn codec<E: MemberOf>() -> Codec {
+    E::CODEC
 }
 
 /// Reads an event back.

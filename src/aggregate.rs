@@ -38,9 +38,9 @@
 //!             Self::Lit(_) => Lit::VERSION,
 //!         }
 //!     }
-//!     fn encode(&self, codec: Codec, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+//!     fn encode(&self, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
 //!         match self {
-//!             Self::Lit(event) => codec.encode(event, bytes),
+//!             Self::Lit(event) => Codec::Json.encode(event, bytes),
 //!         }
 //!     }
 //!     fn decode(name: &str, version: u32, codec: Codec, payload: &[u8]) -> Result<Self, DecodeError> {
@@ -58,6 +58,11 @@
 //!     type Set = LampEvent;
 //!     const INDEX: usize = 0;
 //!     fn from_set(set: &LampEvent) -> Option<&Self> {
+//!         match set {
+//!             LampEvent::Lit(event) => Some(event),
+//!         }
+//!     }
+//!     fn take(set: LampEvent) -> Option<Self> {
 //!         match set {
 //!             LampEvent::Lit(event) => Some(event),
 //!         }

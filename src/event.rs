@@ -4,6 +4,8 @@
 //! for each; topics and streams carry the set. An [`Envelope`] is an event with its [`Header`]: who, when, where, why. In
 //! the log the same thing is a [`Recorded`]: the header and the payload's bytes.
 
+mod reading;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::reading::{Neighbours, ReadAs};
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
@@ -36,6 +39,8 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// The version of the payload's shape, from 1.
     const VERSION: u32;
+    /// The format of the payload in the log.
+    const CODEC: Codec = Codec::Json;
 }
 
 /// An event that lives in memory only: it travels on a topic of its own, and no log keeps it.
@@ -68,6 +73,8 @@ pub trait EventSet: Send + Sync + 'static {
     const CATEGORY: &'static str;
     /// The stored names of all events of the set.
     const NAMES: &'static [&'static str];
+    /// Further stored names that the set [reads](Self::read): of events that are called otherwise today, or are no more.
+    const FORMER_NAMES: &'static [&'static str] = &[];
 
     /// Which event of the set this is: the index of its name in [`NAMES`](Self::NAMES).
     fn index(&self) -> usize;
@@ -78,11 +85,16 @@ pub trait EventSet: Send + Sync + 'static {
     /// The schema version of this event.
     fn schema_version(&self) -> u32;
 
-    /// Appends the event's payload to `bytes`.
+    /// The format that this event's payload is written in.
+    fn codec(&self) -> Codec {
+        Codec::Json
+    }
+
+    /// Appends the event's payload to `bytes`, in its [format](Self::codec).
     ///
     /// # Errors
     /// [`CodecError`] if the payload has no form in this format.
-    fn encode(&self, codec: Codec, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
+    fn encode(&self, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
     /// Reads the event with this stored name and schema version back from its payload.
     ///
@@ -96,6 +108,19 @@ pub trait EventSet: Send + Sync + 'static {
     ) -> Result<Self, DecodeError>
     where
         Self: Sized;
+
+    /// Reads a stored event as what it is today: the event that it [decodes](Self::decode) to, unless the set says
+    /// otherwise. It is pure: the same stored events are always read as the same ones.
+    ///
+    /// # Errors
+    /// [`DecodeError`], as [`decode`](Self::decode); or a neighbour that it is read with cannot be read.
+    fn read(event: &Recorded, neighbours: &dyn Neighbours) -> Result<ReadAs<Self>, DecodeError>
+    where
+        Self: Sized,
+    {
+        let _ = neighbours;
+        event.decode().map(ReadAs::One)
+    }
 }
 
 /// Says which [`EventSet`] an event belongs to; `#[aggregate]` implements it for each event that has an `#[apply]`.
@@ -113,6 +138,9 @@ pub trait MemberOf: Event {
 
     /// The event in `set`, if it is this one.
     fn from_set(set: &Self::Set) -> Option<&Self>;
+
+    /// The same, owned.
+    fn take(set: Self::Set) -> Option<Self>;
 }
 
 /// A stored event that a set could not read.
@@ -151,6 +179,14 @@ pub enum DecodeError {
         /// What the codec found.
         source: CodecError,
     },
+    /// The event is read together with one beside it in its stream, and the log could not be read there.
+    #[error("the event beside {name:?} in its stream, which it is read with, cannot be read")]
+    Neighbour {
+        /// The event's stored name.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Decodes the payload of one event type; the helper of [`EventSet::decode`] implementations.
@@ -174,6 +210,14 @@ pub fn decode_event<E: Event>(
         version: schema_version,
         source,
     })
+}
+
+/// All stored names that a set reads, each once.
+pub(crate) fn stored_names<S: EventSet>() -> Vec<&'static str> {
+    let mut names = [S::NAMES, S::FORMER_NAMES].concat();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Text that the user attaches to a command and finds on each of its events: a tenant, a user, a client's address.
@@ -222,6 +266,8 @@ pub struct Header {
     pub name: Cow<'static, str>,
     /// The version of its payload's shape.
     pub schema_version: u32,
+    /// The format of its payload.
+    pub codec: Codec,
     /// The stream that it belongs to.
     pub stream: StreamId,
     /// Its place in the stream.
@@ -255,6 +301,7 @@ impl Header {
             event_id,
             name: name.into(),
             schema_version,
+            codec: Codec::Json,
             stream,
             version: Version::EMPTY,
             position: Position::START,
@@ -263,6 +310,15 @@ impl Header {
             correlation_id: CorrelationId::from_uuid(event_id.into()),
             causation_id: CausationId::from_uuid(event_id.into()),
             metadata: Metadata::default(),
+        }
+    }
+
+    /// The header of one of the events that a stored one is read as, by its place among them: the first keeps the identity, each
+    /// other has one of its own that follows from it.
+    pub(crate) fn part(&self, place: usize) -> Cow<'_, Self> {
+        match place {
+            0 => Cow::Borrowed(self),
+            _ => Cow::Owned(Self { event_id: self.event_id.part(place), ..self.clone() }),
         }
     }
 }
@@ -304,8 +360,9 @@ impl Recorded {
     ///
     /// # Errors
     /// [`DecodeError`] if `E` knows no event of this name and version, or the payload is not of its shape.
-    pub fn decode<E: EventSet>(&self, codec: Codec) -> Result<E, DecodeError> {
-        E::decode(&self.header.name, self.header.schema_version, codec, &self.payload)
+    pub fn decode<E: EventSet>(&self) -> Result<E, DecodeError> {
+        let Header { name, schema_version, codec, .. } = &self.header;
+        E::decode(name, *schema_version, *codec, &self.payload)
     }
 }
 

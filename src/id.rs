@@ -106,6 +106,11 @@ impl EventId {
     pub(crate) fn made_at(now: Timestamp) -> Self {
         Self(v7(now))
     }
+
+    /// The id of one of the events that this one is read as, by its place among them.
+    pub(crate) fn part(self, place: usize) -> Self {
+        Self(Uuid::new_v5(&self.0, format!("part {place}").as_bytes()))
+    }
 }
 
 impl CommandId {

@@ -37,14 +37,13 @@ pub use self::rebuild::{RebuildError, RebuildProgress, Rebuilt};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
-use crate::codec::Codec;
 use crate::event::Header;
 use crate::id::EventId;
 use crate::letters::desk::Clerk;
 use crate::letters::shelf::{Change, Fate, Glance, Shelf};
 use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
-use crate::store::{EventStore, Filter, Page, StoreError};
+use crate::store::{Decoder, Filter, Page, StoreError};
 use crate::stream::{Position, StreamId};
 use crate::telemetry::{self, chain};
 
@@ -201,17 +200,17 @@ pub(crate) struct Sorting<'s> {
     glance: Option<Glance>,
     /// Events up to here are a replay.
     replayed: Position,
-    codec: Codec,
+    decoder: &'s Decoder,
 }
 
 impl<'s> Sorting<'s> {
-    fn new(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
-        Self { shelf, glance: shelf.glance(), replayed, codec }
+    fn new(shelf: &'s Shelf, replayed: Position, decoder: &'s Decoder) -> Self {
+        Self { shelf, glance: shelf.glance(), replayed, decoder }
     }
 
     /// For an event that is handled whatever stands on the shelf.
-    fn without_letters(shelf: &'s Shelf, replayed: Position, codec: Codec) -> Self {
-        Self { shelf, glance: None, replayed, codec }
+    fn without_letters(shelf: &'s Shelf, replayed: Position, decoder: &'s Decoder) -> Self {
+        Self { shelf, glance: None, replayed, decoder }
     }
 
     fn fate(&self, position: Position) -> Fate {
@@ -310,7 +309,7 @@ pub(crate) trait Keeper: Send + 'static {
 /// Everything that a processor needs from the app.
 pub(crate) struct Wiring {
     pub(crate) name: &'static str,
-    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) decoder: Decoder,
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: Arc<watch::Sender<Progress>>,
@@ -455,7 +454,7 @@ impl<K: Keeper> Processor<K> {
     async fn catch_up(&mut self, last: Option<Position>) -> Result<Step, Interrupt> {
         self.report(ConsumerState::CatchingUp, None);
         let mut pause = PAUSES.0;
-        let store = Arc::clone(&self.wiring.store);
+        let store = Arc::clone(self.wiring.decoder.store());
         let page = if self.role.is_shadow() { rebuild::PAGE } else { PAGE };
         let mut ahead = ReadAhead::new(store, self.filter.clone(), page);
         loop {
@@ -502,7 +501,6 @@ impl<K: Keeper> Processor<K> {
         let through = page.through.min(end);
         let known = page.events.partition_point(|event| event.header.position <= through);
         let events = page.events.get(..known).unwrap_or_default();
-        let codec = self.wiring.store.codec();
         let mut rest = events;
         loop {
             let (now, later) = rest.split_at(rest.len().min(self.keeper.chunk()));
@@ -514,8 +512,9 @@ impl<K: Keeper> Processor<K> {
             self.free().await;
             let (sources, routes) = (&self.sources, &self.routes);
             let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
+            let decoder = &self.wiring.decoder;
             let chunk = self.keeper.keep(&mut |target| {
-                let sorting = Sorting::new(shelf, replayed, codec);
+                let sorting = Sorting::new(shelf, replayed, decoder);
                 let mut chunk = Chunk::up_to(through);
                 for recorded in now {
                     let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
@@ -639,11 +638,11 @@ impl<K: Keeper> Processor<K> {
         let _span = debug_span!(telemetry::FOLD, projection = self.wiring.name).entered();
         let (sources, position) = (&mut self.sources, self.position);
         let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
-        let codec = self.wiring.store.codec();
+        let decoder = &self.wiring.decoder;
         let mut behind = false;
         let chunk_size = self.keeper.chunk();
         let chunk = self.keeper.keep(&mut |target| {
-            let sorting = Sorting::new(shelf, replayed, codec);
+            let sorting = Sorting::new(shelf, replayed, decoder);
             let mut chunk = Chunk::up_to(position);
             let mut room = chunk_size;
             while room > 0 && chunk.failure.is_none() {

@@ -43,24 +43,26 @@ pub(crate) mod route;
 mod transaction;
 mod window;
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::fmt;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 pub(crate) use self::engine::{Engine, Wiring};
-use self::route::{Attempting, Limit, Prepared, Route, Routes};
+use self::route::{Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes};
 use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
-use crate::codec::Codec;
-use crate::event::{DecodeError, Event, EventSet, Header, MemberOf, Recorded};
+use crate::event::{Event, EventSet, Header, MemberOf, Recorded};
 use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
 use crate::projection::Transaction;
 use crate::retry::FailurePolicy;
+use crate::store::Decoder;
 
 /// Handlers with effects outside the store, at least once for each event.
 ///
@@ -235,14 +237,15 @@ struct Reaction<R> {
     name: &'static str,
     set: (TypeId, &'static [&'static str]),
     heard: Reference,
-    decode: fn(&Recorded, Codec) -> Result<Arc<Decoded>, DecodeError>,
+    /// Its index in the set.
+    index: usize,
+    read: ReadSet,
+    former: &'static [&'static str],
     call: Arc<Call<R>>,
     key: Option<Box<KeyOf>>,
     limit: Limit,
     live_only: bool,
 }
-
-type Decoded = dyn Any + Send + Sync;
 
 type Call<R> = dyn Fn(Arc<Bound<R>>, Arc<Decoded>, Delivery) -> Attempting + Send + Sync;
 
@@ -373,7 +376,9 @@ impl<R: Reactor> Reactions<R> {
             name,
             set: (TypeId::of::<E::Set>(), E::Set::NAMES),
             heard: Reference::to::<E>(),
-            decode: |recorded, codec| Ok(Arc::new(recorded.decode::<E::Set>(codec)?)),
+            index: E::INDEX,
+            read: route::read::<E::Set>,
+            former: E::Set::FORMER_NAMES,
             call: Arc::new(call),
             key: None,
             limit,
@@ -433,25 +438,48 @@ impl<R: Reactor> Reactions<R> {
             #[cfg(feature = "sqlite")]
             guard,
         });
-        let reactions = self.reactions.into_iter();
-        Ok(reactions.map(|reaction| (reaction.name, reaction.bind(&bound))).collect())
+        let mut sets: HashMap<TypeId, Vec<Reaction<R>>> = HashMap::new();
+        for reaction in self.reactions {
+            sets.entry(reaction.set.0).or_default().push(reaction);
+        }
+        let mut routes = Routes::new();
+        for reactions in sets.into_values() {
+            let Some(first) = reactions.first() else { continue };
+            let (read, former) = (first.read, first.former);
+            let names: Vec<_> =
+                reactions.iter().map(|reaction| (reaction.name, reaction.live_only)).collect();
+            let prepare = prepare(read, reactions.into(), &bound);
+            // What an event of a former name is read as is only known when one is met.
+            let former = former.iter().map(|name| (*name, false));
+            for (name, live_only) in names.into_iter().chain(former) {
+                routes.insert(name, Route { prepare: Arc::clone(&prepare), live_only });
+            }
+        }
+        Ok(routes)
     }
 }
 
-impl<R: Reactor> Reaction<R> {
-    fn bind(self, bound: &Arc<Bound<R>>) -> Route {
-        let bound = Arc::clone(bound);
-        let Self { decode, call, key, limit, live_only, .. } = self;
-        let prepare = move |recorded: &Recorded, codec: Codec| {
-            let decoded = decode(recorded, codec)?;
-            let key = key.as_ref().map(|key| key(&*decoded, &recorded.header));
-            let (bound, call) = (Arc::clone(&bound), Arc::clone(&call));
+/// What is done with the events of one set.
+fn prepare<R: Reactor>(
+    read: ReadSet,
+    reactions: Arc<[Reaction<R>]>,
+    bound: &Arc<Bound<R>>,
+) -> Arc<Prepare> {
+    let bound = Arc::clone(bound);
+    Arc::new(move |recorded: &Recorded, decoder: &Decoder| {
+        let mut parts = Vec::new();
+        for (place, (index, event)) in read(recorded, decoder)?.into_iter().enumerate() {
+            let found = reactions.iter().find(|reaction| reaction.index == index);
+            let Some(Reaction { call, key, limit, live_only, .. }) = found else { continue };
+            let key = key.as_ref().map(|key| key(&*event, &recorded.header.part(place)));
+            let (bound, call) = (Arc::clone(&bound), Arc::clone(call));
             let attempt =
-                move |delivery: Delivery| call(Arc::clone(&bound), Arc::clone(&decoded), delivery);
-            Ok(Prepared { key, attempt: Box::new(attempt), limit })
-        };
-        Route { prepare: Box::new(prepare), live_only }
-    }
+                move |delivery: Delivery| call(Arc::clone(&bound), Arc::clone(&event), delivery);
+            let (limit, live_only) = (*limit, *live_only);
+            parts.push(Part { place, key, attempt: Box::new(attempt), limit, live_only });
+        }
+        Ok(Prepared::of(R::NAME, parts))
+    })
 }
 
 /// A set of events hands out another event than the one of the name.

@@ -342,7 +342,7 @@ impl Engine {
                 return false;
             };
             let reached = Head { position: last.header.position, time: last.header.time };
-            topics.publish(&events, self.store.codec());
+            topics.publish(&events);
             self.head.send_replace(reached);
         }
     }

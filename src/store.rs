@@ -12,6 +12,7 @@
 //! What [`commit`](EventStore::commit) has acknowledged survives what the store's [`Durability`] says. After a crash
 //! the log is a prefix of whole commits that holds everything acknowledged.
 
+mod decoder;
 mod hash;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -25,10 +26,10 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{Sqlite, SqliteOptions};
-use crate::codec::Codec;
 use crate::event::{Header, Recorded};
 use crate::id::CommandId;
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
@@ -88,11 +89,6 @@ pub trait EventStore: Send + Sync + 'static {
     /// The file in which views are kept beside this log; none if the log is not a file.
     fn views_beside(&self) -> Option<PathBuf> {
         None
-    }
-
-    /// The format of the payloads.
-    fn codec(&self) -> Codec {
-        Codec::Json
     }
 }
 

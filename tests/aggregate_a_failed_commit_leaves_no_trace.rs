@@ -347,7 +347,7 @@ fn check_account(
             .iter()
             .map(|event| {
                 assert_eq!(event.header.command_id, Some(id), "seed {seed}");
-                match event.decode::<AccountEvent>(tidings::Codec::Json).unwrap() {
+                match event.decode::<AccountEvent>().unwrap() {
                     AccountEvent::Deposited(event) => event.cents,
                     AccountEvent::Withdrawn(event) => -event.cents,
                     AccountEvent::Rigged(_) => unreachable!(),

@@ -159,7 +159,7 @@ fn stream(app: &App, name: &str) -> Vec<Recorded> {
 /// What a shop has earned, in order.
 fn earned(app: &App, shop: &str) -> Vec<i64> {
     let events = stream(app, &format!("shop-{shop}"));
-    let cents = |event: &Recorded| match event.decode::<ShopEvent>(app.store().codec()).unwrap() {
+    let cents = |event: &Recorded| match event.decode::<ShopEvent>().unwrap() {
         ShopEvent::Earned(earned) => Some(earned.cents),
         ShopEvent::Opened(_) => None,
     };

@@ -68,8 +68,7 @@ impl Queue {
 fn order(store: &dyn EventStore) -> HashMap<(String, usize), Vec<u64>> {
     let mut order: HashMap<_, Vec<u64>> = HashMap::new();
     for recorded in whole_log(store) {
-        let QueueEvent::Entered(Entered { sender, number }) =
-            recorded.decode(tidings::Codec::Json).unwrap();
+        let QueueEvent::Entered(Entered { sender, number }) = recorded.decode().unwrap();
         let key = (recorded.stream.id().to_owned(), sender);
         order.entry(key).or_default().push(number);
     }

@@ -171,12 +171,12 @@ fn an_event_reaches_the_apply_handler_of_its_type() {
 fn an_event_survives_the_codec() {
     for event in [deposited(7), withdrawn(8)] {
         let mut bytes = Vec::new();
-        event.encode(Codec::Json, &mut bytes).expect("it has a form in JSON");
+        event.encode(&mut bytes).expect("it has a form in JSON");
         let read = AccountEvent::decode(event.name(), event.schema_version(), Codec::Json, &bytes);
         assert_eq!(read.ok(), Some(event));
     }
     let mut bytes = b"kept".to_vec();
-    deposited(7).encode(Codec::Json, &mut bytes).expect("it has a form in JSON");
+    deposited(7).encode(&mut bytes).expect("it has a form in JSON");
     assert_eq!(bytes, br#"kept{"cents":7}"#);
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn fill(path: &Path, events: u64, streams: u64) {
                 let event = AccountEvent::from(Deposited { cents: 1, payer });
                 let stream = StreamId::new("account", &stream(*number, streams)).expect("a stream");
                 let mut payload = Vec::new();
-                event.encode(store.codec(), &mut payload).expect("a payload");
+                event.encode(&mut payload).expect("a payload");
                 let now = Timestamp::from(std::time::SystemTime::now());
                 let header = Header::new(stream.clone(), event.name(), event.schema_version(), now);
                 let recorded = Recorded { header, payload: payload.into() };
@@ -55,7 +55,7 @@ pub(crate) fn read(store: &dyn EventStore) -> impl Iterator<Item = (Header, Depo
         (!page.events.is_empty()).then_some(page.events)
     });
     pages.flatten().map(|Recorded { header, payload }| {
-        let event = decode_event(header.schema_version, store.codec(), &payload);
+        let event = decode_event(header.schema_version, header.codec, &payload);
         (header, event.expect("an event"))
     })
 }

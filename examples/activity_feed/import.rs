@@ -49,7 +49,7 @@ pub(crate) fn read_before(app: &App) -> Result<Option<String>, Box<dyn Error>> {
     let (log, stream) = (app.store(), StreamId::new(History::CATEGORY, HISTORY)?);
     let mut last = Ok(None);
     log.read_stream(&stream, Version::EMPTY, &mut |recorded| {
-        match recorded.decode(log.codec()) {
+        match recorded.decode() {
             Ok(HistoryEvent::HistoryRead(HistoryRead { through: Some(commit) })) => {
                 last = Ok(Some(commit));
             }

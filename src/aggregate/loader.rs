@@ -11,7 +11,7 @@ use super::Aggregate;
 use crate::actor::Panic;
 use crate::event::DecodeError;
 use crate::id::CommandId;
-use crate::store::{EventStore, KnownCommand, StoreError};
+use crate::store::{Decoder, KnownCommand, StoreError};
 use crate::stream::{StreamId, Version};
 
 /// How many events of one stream are loaded before the others get their turn.
@@ -63,7 +63,7 @@ impl From<StoreError> for LoadError {
 
 /// What a shard wants to be done, and the threads that do it.
 pub(super) struct Errands<A> {
-    store: Arc<dyn EventStore>,
+    decoder: Decoder,
     board: Arc<Mutex<Board<A>>>,
     found: mpsc::Sender<Found<A>>,
 }
@@ -81,9 +81,9 @@ struct Errand<A> {
 }
 
 impl<A: Aggregate> Errands<A> {
-    pub(super) fn new(store: Arc<dyn EventStore>, found: mpsc::Sender<Found<A>>) -> Self {
+    pub(super) fn new(decoder: Decoder, found: mpsc::Sender<Found<A>>) -> Self {
         let board = Board { errands: VecDeque::new(), threads: 0 };
-        Self { store, board: Arc::new(Mutex::new(board)), found }
+        Self { decoder, board: Arc::new(Mutex::new(board)), found }
     }
 
     /// Has it done on a thread for waiting; what comes of it is reported as soon as it is done.
@@ -92,19 +92,15 @@ impl<A: Aggregate> Errands<A> {
         board.errands.push_back(Errand { wanted, live: None });
         if board.threads < THREADS {
             board.threads += 1;
-            let (store, found) = (Arc::clone(&self.store), self.found.clone());
+            let (decoder, found) = (self.decoder.clone(), self.found.clone());
             let board = Arc::clone(&self.board);
-            tokio::task::spawn_blocking(move || work(&*store, &board, &found));
+            tokio::task::spawn_blocking(move || work(&decoder, &board, &found));
         }
     }
 }
 
 /// Does one errand after the other, until there is none.
-fn work<A: Aggregate>(
-    store: &dyn EventStore,
-    board: &Mutex<Board<A>>,
-    found: &mpsc::Sender<Found<A>>,
-) {
+fn work<A: Aggregate>(decoder: &Decoder, board: &Mutex<Board<A>>, found: &mpsc::Sender<Found<A>>) {
     loop {
         let next = {
             let mut board = board.lock();
@@ -117,7 +113,7 @@ fn work<A: Aggregate>(
         let Some(errand) = next else { return };
         let stream = errand.wanted.stream.clone();
         // User code is in here: its `Default`, its `Deserialize`, its `apply`.
-        let step = Panic::catch(|| step(store, errand));
+        let step = Panic::catch(|| step(decoder, errand));
         let result = match step.unwrap_or_else(|panic| Err(LoadError::Panicked(panic))) {
             Ok(Step::Unfinished(errand)) => {
                 board.lock().errands.push_back(errand);
@@ -140,12 +136,12 @@ enum Step<A> {
 }
 
 /// Goes on with one stream.
-fn step<A: Aggregate>(store: &dyn EventStore, errand: Errand<A>) -> Result<Step<A>, LoadError> {
+fn step<A: Aggregate>(decoder: &Decoder, errand: Errand<A>) -> Result<Step<A>, LoadError> {
     let Errand { wanted, live } = errand;
     let live = if wanted.load {
         let mut live =
             live.unwrap_or_else(|| Live { aggregate: A::default(), version: Version::EMPTY });
-        if fold(store, &wanted.stream, &mut live)?.is_break() {
+        if fold(decoder, &wanted.stream, &mut live)?.is_break() {
             let live = Some(live);
             return Ok(Step::Unfinished(Errand { wanted, live }));
         }
@@ -153,7 +149,7 @@ fn step<A: Aggregate>(store: &dyn EventStore, errand: Errand<A>) -> Result<Step<
     } else {
         None
     };
-    let look_up = |id| Ok((id, store.find_command(id)?));
+    let look_up = |id| Ok((id, decoder.store().find_command(id)?));
     let ids = wanted.ids.into_iter().map(look_up);
     let ids = ids.collect::<Result<_, StoreError>>()?;
     Ok(Step::Finished(Findings { live, ids }))
@@ -161,21 +157,20 @@ fn step<A: Aggregate>(store: &dyn EventStore, errand: Errand<A>) -> Result<Step<
 
 /// Folds the next stretch of the stream; breaks if there is more.
 fn fold<A: Aggregate>(
-    store: &dyn EventStore,
+    decoder: &Decoder,
     stream: &StreamId,
     live: &mut Live<A>,
 ) -> Result<ControlFlow<()>, LoadError> {
-    let codec = store.codec();
     let mut left = STRETCH;
     let mut failed = None;
-    store.read_stream(stream, live.version, &mut |recorded| {
+    decoder.store().read_stream(stream, live.version, &mut |recorded| {
         if left == 0 {
             return ControlFlow::Break(());
         }
         left -= 1;
-        match recorded.decode::<A::Event>(codec) {
-            Ok(event) => {
-                live.aggregate.apply(&event);
+        match decoder.read::<A::Event>(&recorded) {
+            Ok(read) => {
+                read.as_slice().iter().for_each(|event| live.aggregate.apply(event));
                 live.version = recorded.header.version;
                 ControlFlow::Continue(())
             }

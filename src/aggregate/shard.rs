@@ -36,12 +36,12 @@ use super::turn::{Decided, DecidedTurn, Settled, Verdict, known_command};
 use crate::actor::Panic;
 use crate::bus::Topic;
 use crate::clock::{Clock, Timestamp};
-use crate::codec::{Codec, CodecError};
+use crate::codec::CodecError;
 use crate::command::{Context, Receipt, SendError};
 use crate::event::{Envelope, EventSet, Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::sequencer::SequencerInbox;
-use crate::store::{Commit, CommitId, EventStore, StoreError};
+use crate::store::{Commit, CommitId, Decoder, Durability, StoreError};
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 use crate::telemetry;
 
@@ -221,7 +221,7 @@ impl<A: Aggregate> Shard<A> {
         limits: Limits,
         commands: Receiver<Box<Incoming<A>>>,
         closing: watch::Receiver<bool>,
-        store: Arc<dyn EventStore>,
+        decoder: Decoder,
         sequencer: SequencerInbox,
         topic: Topic<Envelope<A::Event>>,
         clock: Arc<dyn Clock>,
@@ -229,11 +229,10 @@ impl<A: Aggregate> Shard<A> {
     ) -> Self {
         let (settled_sender, settled) = mpsc::channel(MAX_TURNS as usize + 1);
         let (found_sender, found) = mpsc::channel(MAX_FOUND);
-        let errands = Errands::new(Arc::clone(&store), found_sender);
-        let durability = store.durability();
+        let errands = Errands::new(decoder.clone(), found_sender);
+        let durability = decoder.store().durability();
         let desk = Desk {
-            codec: store.codec(),
-            store,
+            durability,
             sequencer,
             open: Box::new(DecidedTurn::new(topic.clone(), durability, settled_sender.clone())),
             spare: Vec::new(),
@@ -456,7 +455,7 @@ impl<A: Aggregate> Shard<A> {
                     }
                 }
                 if !known.is_empty() {
-                    let (waiting, durability) = (&mut self.waiting, self.desk.store.durability());
+                    let (waiting, durability) = (&mut self.waiting, self.desk.durability);
                     queue.take_known(&known, |incoming| {
                         *waiting -= 1;
                         if let Some(command) = known.get(&incoming.command_id) {
@@ -503,8 +502,7 @@ impl<A: Aggregate> Shard<A> {
 
 /// Where a shard decides: everything that a decision needs beside the aggregate itself.
 struct Desk<A: Aggregate> {
-    store: Arc<dyn EventStore>,
-    codec: Codec,
+    durability: Durability,
     sequencer: SequencerInbox,
     topic: Topic<Envelope<A::Event>>,
     clock: Arc<dyn Clock>,
@@ -633,11 +631,12 @@ impl<A: Aggregate> Desk<A> {
             .iter()
             .map(|event| {
                 self.bytes.clear();
-                event.encode(self.codec, &mut self.bytes)?;
+                event.encode(&mut self.bytes)?;
                 let header = Header {
                     event_id: EventId::made_at(context.time),
                     name: event.name().into(),
                     schema_version: event.schema_version(),
+                    codec: event.codec(),
                     stream: context.stream.clone(),
                     version: Version::EMPTY,
                     position: Position::START,
@@ -661,7 +660,7 @@ impl<A: Aggregate> Desk<A> {
         let next = self.spare.pop().unwrap_or_else(|| {
             Box::new(DecidedTurn::new(
                 self.topic.clone(),
-                self.store.durability(),
+                self.durability,
                 self.settled_sender.clone(),
             ))
         });

@@ -5,19 +5,21 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::Aggregate;
 use super::directory::Directory;
 use super::shard::Lookup;
 use crate::bus::{self, Reference};
-use crate::codec::Codec;
 use crate::command::{SendError, Way};
-use crate::event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Recorded, decode_event,
-};
+use crate::event::{Envelope, Event, EventSet, Header, MemberOf, Recorded};
 use crate::id::{CausationId, CommandId};
-use crate::reactor::route::{Attempting, Limit, Prepared, Route, Routes};
+use crate::reactor::route::{
+    self, Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes,
+};
 use crate::reactor::{Delivery, ReactorOptions};
 use crate::retry::{ErrorClass, FailurePolicy};
+use crate::store::Decoder;
 
 /// The events of others that an aggregate subscribes to; see [`Aggregate::subscribe`].
 ///
@@ -44,13 +46,16 @@ struct Subscribed<A: Aggregate> {
     event: &'static str,
     heard: Reference,
     set: (TypeId, &'static [&'static str]),
-    read: Box<Read<A>>,
+    /// Its index in the set.
+    index: usize,
+    read: ReadSet,
+    former: &'static [&'static str],
+    decision: Box<Decision<A>>,
 }
 
-/// Reads an event: the instance that it goes to, and the command that it is to it.
-type Read<A> = dyn Fn(&Recorded, Codec) -> Result<(String, <A as Aggregate>::Command), DecodeError>
-    + Send
-    + Sync;
+/// The instance that an event goes to, and the command that it is to it; none if it is of another type.
+type Decision<A> =
+    dyn Fn(Arc<Decoded>, &Header) -> Option<(String, <A as Aggregate>::Command)> + Send + Sync;
 
 impl<A: Aggregate> AggregateSubscriptions<A> {
     fn of_aggregate() -> Self {
@@ -71,13 +76,15 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
             self.twice.push(event);
             return self;
         }
-        let read = Box::new(move |recorded: &Recorded, codec: Codec| {
-            let header = &recorded.header;
-            let event = decode_event::<E>(header.schema_version, codec, &recorded.payload)?;
-            Ok((to(&event, header), command(event)))
+        let decision = Box::new(move |event: Arc<Decoded>, header: &Header| {
+            let set = Arc::into_inner(event.downcast::<E::Set>().ok()?)?;
+            let event = E::take(set)?;
+            Some((to(&event, header), command(event)))
         });
+        let (index, read, former) =
+            (E::INDEX, route::read::<E::Set> as ReadSet, E::Set::FORMER_NAMES);
         let heard = Reference::to_some::<Envelope<E::Set>>(vec![event]);
-        self.routes.push(Subscribed { event, heard, set, read });
+        self.routes.push(Subscribed { event, heard, set, index, read, former, decision });
         self
     }
 }
@@ -106,28 +113,50 @@ pub(crate) fn routes<A: Aggregate>(
         return Err(event);
     }
     let mut subscribing = Subscribing::default();
+    let mut sets: HashMap<TypeId, Vec<Subscribed<A>>> = HashMap::new();
     for subscribed in subscriptions.routes {
-        subscribing.hears.push(subscribed.heard);
+        subscribing.hears.push(subscribed.heard.clone());
         subscribing.sets.push(subscribed.set);
-        let (read, directory) = (subscribed.read, Arc::clone(directory));
-        let prepare = move |recorded: &Recorded, codec| {
-            let (id, command) = read(recorded, codec)?;
-            let directory = Arc::clone(&directory);
-            let key = Some(id.clone());
-            let attempt = move |delivery: Delivery| -> Attempting {
-                let (directory, id) = (Arc::clone(&directory), id.clone());
-                let command = command.clone();
-                Box::pin(async move {
-                    Ok(decide_on::<A>(directory, &delivery.header, &id, command).await?)
-                })
-            };
-            // Its answer tells whether it took effect, so it is waited for as long as that takes.
-            Ok(Prepared { key, attempt: Box::new(attempt), limit: Limit::None })
-        };
-        let route = Route { prepare: Box::new(prepare), live_only: false };
-        subscribing.routes.insert(subscribed.event, route);
+        sets.entry(subscribed.set.0).or_default().push(subscribed);
+    }
+    for subscribed in sets.into_values() {
+        let Some(first) = subscribed.first() else { continue };
+        let names: Vec<_> = subscribed.iter().map(|subscribed| subscribed.event).collect();
+        let (former, read) = (first.former, first.read);
+        let (directory, subscribed) = (Arc::clone(directory), Arc::<[_]>::from(subscribed));
+        let prepare: Arc<Prepare> = Arc::new(move |recorded: &Recorded, decoder: &Decoder| {
+            let mut parts = Vec::new();
+            for (place, (index, event)) in read(recorded, decoder)?.into_iter().enumerate() {
+                let found = subscribed.iter().find(|subscribed| subscribed.index == index);
+                let header = recorded.header.part(place);
+                let decision = found.and_then(|found| (found.decision)(event, &header));
+                parts.extend(decision.map(|decision| part(place, decision, &directory)));
+            }
+            Ok(Prepared::of(A::CATEGORY, parts))
+        });
+        for name in names.into_iter().chain(former.iter().copied()) {
+            let route = Route { prepare: Arc::clone(&prepare), live_only: false };
+            subscribing.routes.insert(name, route);
+        }
     }
     Ok(subscribing)
+}
+
+fn part<A: Aggregate>(
+    place: usize,
+    (id, command): (String, A::Command),
+    directory: &Arc<Directory<A>>,
+) -> Part {
+    let (key, directory) = (Some(id.clone()), Arc::clone(directory));
+    let attempt = move |delivery: Delivery| -> Attempting {
+        let (directory, id) = (Arc::clone(&directory), id.clone());
+        let command = command.clone();
+        Box::pin(
+            async move { Ok(decide_on::<A>(directory, &delivery.header, &id, command).await?) },
+        )
+    };
+    // Its answer tells whether it took effect, so it is waited for as long as that takes.
+    Part { place, key, attempt: Box::new(attempt), limit: Limit::None, live_only: false }
 }
 
 /// How the engine of aggregates of type `A` runs, and what becomes of an event that fails.

@@ -30,7 +30,7 @@ use crate::projection::Projection;
 use crate::query::{Answers, Query, QueryContext};
 use crate::reactor::Reactor;
 use crate::sequencer::{Head, Sequencer};
-use crate::store::{EventStore, Filter, StoreError};
+use crate::store::{Decoder, EventStore, Filter, StoreError};
 use crate::stream::Position;
 use crate::subscriber::EventSubscriber;
 
@@ -290,9 +290,11 @@ impl AppBuilder {
         let published = Arc::new(OnceLock::new());
         let (sequencer, inbox, sequencer_gauge) =
             Sequencer::start(Arc::clone(&store), Arc::clone(&published), head, max_turns)?;
+        let decoder = Decoder::new(Arc::clone(&store));
         let mut building = Building {
-            topics: Topics::new(Arc::clone(&store), start, self.settings.topic_capacity),
+            topics: Topics::new(decoder.clone(), start, self.settings.topic_capacity),
             store,
+            decoder,
             clock: self.clock,
             settings: self.settings,
             sequencer: Some(inbox),

@@ -35,7 +35,7 @@ use crate::query::Answers;
 use crate::reactor::{Engine, Plan, Reactions, Reactor, Wiring as EngineWiring};
 use crate::retry::FailurePolicy;
 use crate::sequencer::{Head, SequencerInbox};
-use crate::store::EventStore;
+use crate::store::{Decoder, EventStore};
 use crate::stream::{Position, StreamId};
 use crate::subscriber::{
     Engine as SubscriberEngine, EventSubscriber, SubscriberGauge, Subscriptions,
@@ -81,6 +81,8 @@ pub(crate) enum Floor {
 /// An app that is being put together.
 pub struct Building {
     pub(crate) store: Arc<dyn EventStore>,
+    /// Reads its events.
+    pub(crate) decoder: Decoder,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: Settings,
     pub(super) sequencer: Option<SequencerInbox>,
@@ -173,7 +175,7 @@ impl Building {
                 limits,
                 commands,
                 self.closing.subscribe(),
-                Arc::clone(&self.store),
+                self.decoder.clone(),
                 sequencer.clone(),
                 topic.clone(),
                 Arc::clone(&self.clock),
@@ -262,7 +264,7 @@ impl Building {
         let progress_receiver = progress.subscribe();
         let wiring = Wiring {
             name: P::NAME,
-            store: Arc::clone(&self.store),
+            decoder: self.decoder.clone(),
             head: self.head.clone(),
             stopping: self.stopping.subscribe(),
             progress: Arc::new(progress),
@@ -354,7 +356,7 @@ impl Building {
         let (progress, gauge) = self.consumer(name, kind, checkpoint, shelf, hears, publishes);
         let wiring = EngineWiring {
             name,
-            store: Arc::clone(&self.store),
+            decoder: self.decoder.clone(),
             head: self.head.clone(),
             closing: self.closing.subscribe(),
             stopping: self.stopping.subscribe(),

@@ -9,14 +9,13 @@ use super::hook::Hook;
 use super::map::Place;
 use super::topic::{History, HistoryError, HistoryPage, Topic, TopicStatus};
 use crate::actor::Panic;
-use crate::codec::Codec;
-use crate::event::{Envelope, EventSet, Recorded};
-use crate::store::{EventStore, Filter};
+use crate::event::{Envelope, EventSet, ReadAs, Recorded, stored_names};
+use crate::store::{Decoder, Filter};
 use crate::stream::Position;
 
 /// All topics of an app.
 pub(crate) struct Topics {
-    store: Arc<dyn EventStore>,
+    decoder: Decoder,
     /// The head of the log when the app started.
     start: Position,
     capacity: usize,
@@ -34,7 +33,7 @@ trait AnyTopic: Any + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 
     /// Publishes those of `events` that belong to the topic.
-    fn publish_recorded(&self, events: &[Recorded], codec: Codec);
+    fn publish_recorded(&self, events: &[Recorded], decoder: &Decoder);
 }
 
 impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
@@ -54,9 +53,12 @@ impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
         self
     }
 
-    fn publish_recorded(&self, events: &[Recorded], codec: Codec) {
-        let own = events.iter().filter(|event| S::NAMES.contains(&&*event.header.name));
-        let (envelopes, failure) = decode::<S>(own.cloned(), codec);
+    fn publish_recorded(&self, events: &[Recorded], decoder: &Decoder) {
+        let own = events.iter().filter(|event| {
+            let name = &&*event.header.name;
+            S::NAMES.contains(name) || S::FORMER_NAMES.contains(name)
+        });
+        let (envelopes, failure) = decode::<S>(own.cloned(), decoder);
         self.publish(envelopes);
         if let (Some(failure), Some(last)) = (failure, events.last()) {
             tracing::error!(
@@ -73,8 +75,8 @@ impl Topics {
     /// How many events a topic retains unless the app says otherwise: several of the largest group commits.
     pub(crate) const CAPACITY: usize = 16_384;
 
-    pub(crate) fn new(store: Arc<dyn EventStore>, start: Position, capacity: usize) -> Self {
-        Self { store, start, capacity, topics: HashMap::new(), hooks: HashMap::new() }
+    pub(crate) fn new(decoder: Decoder, start: Position, capacity: usize) -> Self {
+        Self { decoder, start, capacity, topics: HashMap::new(), hooks: HashMap::new() }
     }
 
     /// Gives a hook to the topic of the events of `S`, which is not made yet.
@@ -91,7 +93,7 @@ impl Topics {
         if let Some(topic) = self.get() {
             return topic;
         }
-        let history = history(Arc::clone(&self.store));
+        let history = history(self.decoder.clone());
         let hooks = self.hooks.remove(&TypeId::of::<S>());
         let hooks = hooks.and_then(|hooks| hooks.downcast::<Hooks<S>>().ok());
         let hooks = hooks.map_or_else(Box::default, |hooks| hooks.into_boxed_slice());
@@ -122,8 +124,8 @@ impl Topics {
 
     /// Publishes `events` as the log holds them, in every topic that they belong to. Readers of a topic whose events cannot
     /// all be decoded read them from the log; no other topic waits for that.
-    pub(crate) fn publish(&self, events: &[Recorded], codec: Codec) {
-        self.topics.values().for_each(|topic| topic.publish_recorded(events, codec));
+    pub(crate) fn publish(&self, events: &[Recorded]) {
+        self.topics.values().for_each(|topic| topic.publish_recorded(events, &self.decoder));
     }
 
     /// Tells every subscriber that nothing more will come.
@@ -139,11 +141,11 @@ impl fmt::Debug for Topics {
 }
 
 /// Reads the events of a topic from the log.
-fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<Envelope<S>> {
-    let filter = Filter::Names(S::NAMES.to_vec());
+fn history<S: EventSet>(decoder: Decoder) -> History<Envelope<S>> {
+    let filter = Filter::Names(stored_names::<S>());
     Arc::new(move |after, limit| {
-        let page = store.read_log(after, &filter, limit)?;
-        let (events, failure) = decode::<S>(page.events.into_iter(), store.codec());
+        let page = decoder.store().read_log(after, &filter, limit)?;
+        let (events, failure) = decode::<S>(page.events.into_iter(), &decoder);
         match (failure, events.last()) {
             (None, _) => Ok(HistoryPage { events, through: page.through }),
             // What comes before it first; who reads on after that meets it.
@@ -156,12 +158,20 @@ fn history<S: EventSet>(store: Arc<dyn EventStore>) -> History<Envelope<S>> {
 /// Decodes events up to the first that cannot be decoded; the code that does it is the user's.
 fn decode<S: EventSet>(
     events: impl Iterator<Item = Recorded>,
-    codec: Codec,
+    decoder: &Decoder,
 ) -> (Vec<Envelope<S>>, Option<HistoryError>) {
     let mut envelopes = Vec::with_capacity(events.size_hint().0);
     for recorded in events {
-        match Panic::catch(|| recorded.decode(codec)) {
-            Ok(Ok(event)) => envelopes.push(Envelope { header: recorded.header, event }),
+        match Panic::catch(|| decoder.read(&recorded)) {
+            Ok(Ok(ReadAs::One(event))) => {
+                envelopes.push(Envelope { header: recorded.header, event })
+            }
+            Ok(Ok(ReadAs::Many(events))) => {
+                envelopes.extend(events.into_iter().enumerate().map(|(place, event)| Envelope {
+                    header: recorded.header.part(place).into_owned(),
+                    event,
+                }));
+            }
             Ok(Err(error)) => return (envelopes, Some(error.into())),
             Err(panic) => {
                 let position = recorded.header.position;

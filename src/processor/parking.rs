@@ -194,13 +194,13 @@ impl<K: Keeper> Processor<K> {
 
     /// Whether `payload` is one of the event at `position`.
     async fn check(&self, position: Position, payload: &Arc<[u8]>) -> Result<(), LetterError> {
-        let (store, consumer) = (&self.wiring.store, self.wiring.name);
-        let recorded = read_edited(store, position, payload, consumer).await?;
+        let (decoder, consumer) = (&self.wiring.decoder, self.wiring.name);
+        let recorded = read_edited(decoder.store(), position, payload, consumer).await?;
         let source = self.routes.get(&*recorded.header.name).and_then(|i| self.sources.get(*i));
         let Some(source) = source else {
             return Ok(());
         };
-        Panic::catch(|| source.check(&recorded, store.codec()))
+        Panic::catch(|| source.check(&recorded, decoder))
             .map_err(|panic| LetterError::Store { consumer, source: panicked(&panic) })?
             .map_err(LetterError::Edit)
     }
@@ -219,7 +219,7 @@ impl<K: Keeper> Processor<K> {
         if letter.tried > 0 {
             shelf.count_retry();
         }
-        let mut recorded = match read(&self.wiring.store, position).await {
+        let mut recorded = match read(self.wiring.decoder.store(), position).await {
             Ok(recorded) => recorded,
             // It is about to be read: it must not be without a letter that the view has handled.
             Err(error) if self.role.is_shadow() => return Err(Trouble::Log(error).into()),
@@ -239,12 +239,12 @@ impl<K: Keeper> Processor<K> {
         let reached = self.position;
         // A letter is no replay: it would not have been tried then.
         let replayed = Position::START;
-        let codec = self.wiring.store.codec();
+        let decoder = &self.wiring.decoder;
         let kept = self.keeper.keep(&mut |target| {
             let mut chunk = Chunk::up_to(reached);
             let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
             if let Some(source) = source {
-                let sorting = Sorting::without_letters(&shelf, replayed, codec);
+                let sorting = Sorting::without_letters(&shelf, replayed, decoder);
                 source.fold_recorded(target, &recorded, &sorting, &mut chunk);
             }
             if chunk.failure.is_none() {

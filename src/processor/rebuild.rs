@@ -44,7 +44,7 @@ use crate::letters::shelf::{Change, Shelf, Shelved};
 use crate::letters::{LetterState, ResolutionKind};
 use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
-use crate::store::EventStore;
+use crate::store::Decoder;
 use crate::stream::Position;
 use crate::telemetry::chain;
 
@@ -312,7 +312,7 @@ pub(crate) struct Shadow<K: Keeper> {
 /// Where shadows of one projection are built.
 pub(crate) struct Workshop<K: Keeper> {
     pub(crate) name: &'static str,
-    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) decoder: Decoder,
     pub(crate) head: watch::Receiver<Head>,
     pub(crate) stopping: watch::Receiver<Stopping>,
     pub(crate) progress: Weak<watch::Sender<Progress>>,
@@ -336,7 +336,7 @@ impl<K: Keeper> Workshop<K> {
         let wiring = &processor.wiring;
         Self {
             name: wiring.name,
-            store: Arc::clone(&wiring.store),
+            decoder: wiring.decoder.clone(),
             head: wiring.head.clone(),
             stopping: wiring.stopping.clone(),
             progress: Arc::downgrade(&wiring.progress),
@@ -407,8 +407,7 @@ impl<K: Keeper> Workshop<K> {
             }
         });
         let (shelf, handovers) = (Arc::clone(&self.shelf), self.handovers.clone());
-        let (store, clock, policy) =
-            (Arc::clone(&self.store), Arc::clone(&self.clock), self.policy);
+        let (decoder, clock, policy) = (self.decoder.clone(), Arc::clone(&self.clock), self.policy);
         let (head, stopping) = (self.head.clone(), self.stopping.clone());
         let (unread, gauge) = (self.gauge.watch().borrow().clone(), Arc::clone(&self.gauge));
         let work = move || {
@@ -419,11 +418,11 @@ impl<K: Keeper> Workshop<K> {
             };
             // Nobody gives orders about the letters of a shadow.
             let shelf_of_shadow = Arc::clone(&shadow.shelf);
-            let (_, clerk) = ConsumerLetters::new(name, shadow.shelf, Arc::clone(&store));
+            let (_, clerk) = ConsumerLetters::new(name, shadow.shelf, Arc::clone(decoder.store()));
             let progress = Arc::new(watch::Sender::new(unread));
             let gauge = Arc::new(gauge.of_shadow(progress.subscribe(), shelf_of_shadow));
             let wiring =
-                Wiring { name, store, head, stopping, progress, gauge, clock, policy, clerk };
+                Wiring { name, decoder, head, stopping, progress, gauge, clock, policy, clerk };
             let mut shadow = Box::new(Processor::new(shadow.keeper, shadow.sources, wiring));
             job.from = shadow.position;
             shadow.role = Role::Shadow(job);

@@ -10,15 +10,15 @@ use tracing::trace_span;
 use super::{Chunk, Failure, Sorting};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
-use crate::codec::Codec;
 use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded};
 use crate::letters::shelf::Fate;
+use crate::store::Decoder;
 use crate::stream::{Position, StreamId};
 use crate::telemetry;
 
 /// A topic whose events are folded into a `T`.
 pub(crate) trait Source<T>: Send {
-    /// The stored names of the events that have a handler.
+    /// The stored names of the events that may have a handler.
     fn names(&self) -> Vec<&'static str>;
 
     /// Whether the events of this stored name are not handled in a replay.
@@ -66,7 +66,7 @@ pub(crate) trait Source<T>: Send {
     ///
     /// # Errors
     /// Why it cannot.
-    fn check(&self, event: &Recorded, codec: Codec) -> Result<(), DecodeError>;
+    fn check(&self, event: &Recorded, decoder: &Decoder) -> Result<(), DecodeError>;
 
     /// For finding the source of a set again while handlers are named.
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -132,7 +132,9 @@ impl<T, S: EventSet> TypedSource<T, S> {
 impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     fn names(&self) -> Vec<&'static str> {
         let named = S::NAMES.iter().zip(&self.handlers);
-        named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
+        let handled = named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name);
+        // What those are read as is only known when one is met.
+        handled.chain(S::FORMER_NAMES.iter().copied()).collect()
     }
 
     fn is_live_only(&self, name: &str) -> bool {
@@ -183,12 +185,14 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
             *room -= 1;
             let Envelope { event, header } = envelope;
             let folded = match sorting.fate(header.position) {
-                Fate::Handle => fold(handlers, target, event, header, sorting, chunk),
+                Fate::Handle => {
+                    fold(handlers, target, std::slice::from_ref(event), header, sorting, chunk)
+                }
                 Fate::Discarded => Ok(()),
-                Fate::Edited(payload) => match decode::<S>(header, &payload, sorting.codec) {
-                    Ok(edited) => fold(handlers, target, &edited, header, sorting, chunk),
-                    Err(source) => without_key(header, source, sorting, chunk),
-                },
+                Fate::Edited(payload) => {
+                    let edited = Recorded { header: header.clone(), payload };
+                    fold_stored(handlers, target, &edited, sorting, chunk)
+                }
             };
             match folded {
                 Ok(()) => {
@@ -210,22 +214,19 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         sorting: &Sorting<'_>,
         chunk: &mut Chunk,
     ) {
-        let header = &event.header;
-        let edited = match sorting.fate(header.position) {
-            Fate::Handle => None,
-            Fate::Edited(payload) => Some(payload),
-            Fate::Discarded => return,
-        };
-        let payload = edited.as_deref().unwrap_or(&event.payload);
-        let folded = match decode::<S>(header, payload, sorting.codec) {
-            Ok(decoded) => fold(&self.handlers, target, &decoded, header, sorting, chunk),
-            Err(source) => without_key(header, source, sorting, chunk),
+        let folded = match sorting.fate(event.position) {
+            Fate::Handle => fold_stored(&self.handlers, target, event, sorting, chunk),
+            Fate::Edited(payload) => {
+                let edited = Recorded { header: event.header.clone(), payload };
+                fold_stored(&self.handlers, target, &edited, sorting, chunk)
+            }
+            Fate::Discarded => Ok(()),
         };
         chunk.failure = folded.err();
     }
 
-    fn check(&self, event: &Recorded, codec: Codec) -> Result<(), DecodeError> {
-        event.decode::<S>(codec).map(drop)
+    fn check(&self, event: &Recorded, decoder: &Decoder) -> Result<(), DecodeError> {
+        decoder.read::<S>(event).map(drop)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -233,39 +234,51 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     }
 }
 
-fn decode<S: EventSet>(
-    header: &Header,
-    payload: &[u8],
-    codec: Codec,
-) -> Result<S, Box<dyn Error + Send + Sync>> {
-    match Panic::catch(|| S::decode(&header.name, header.schema_version, codec, payload)) {
-        Ok(decoded) => Ok(decoded?),
-        Err(panic) => Err(panicked(&panic)),
-    }
+/// Reads a stored event and folds what it is today.
+fn fold_stored<T, S: EventSet>(
+    handlers: &[Option<Handler<T, S>>],
+    target: &mut T,
+    event: &Recorded,
+    sorting: &Sorting<'_>,
+    chunk: &mut Chunk,
+) -> Result<(), Box<Failure>> {
+    let header = &event.header;
+    let source = match Panic::catch(|| sorting.decoder.read::<S>(event)) {
+        Ok(Ok(read)) => return fold(handlers, target, read.as_slice(), header, sorting, chunk),
+        Ok(Err(error)) => error.into(),
+        Err(panic) => panicked(&panic),
+    };
+    without_key(header, source, sorting, chunk)
 }
 
-/// Hands one event to its handler, if it has one and nothing stands in its way.
+/// Hands what an event is read as to its handlers, if nothing stands in its way. All of it is kept in order by the key of the
+/// first that has a handler, and handled or set aside as one.
 fn fold<T, S: EventSet>(
     handlers: &[Option<Handler<T, S>>],
     target: &mut T,
-    event: &S,
+    events: &[S],
     header: &Header,
     sorting: &Sorting<'_>,
     chunk: &mut Chunk,
 ) -> Result<(), Box<Failure>> {
-    let Some(Some(handler)) = handlers.get(event.index()) else {
+    let is_replay = header.position <= sorting.replayed;
+    let handled = |(place, event): (usize, &'_ S)| {
+        let handler = handlers.get(event.index())?.as_ref()?;
+        (!(handler.live_only && is_replay)).then_some((place, handler))
+    };
+    let mut rest = events.iter().enumerate().filter_map(|event| Some((event.1, handled(event)?)));
+    let Some(first) = rest.next() else {
         return Ok(());
     };
-    if handler.live_only && header.position <= sorting.replayed {
-        return Ok(());
-    }
+    let (event, (place, handler)) = first;
+    let part = header.part(place);
     if sorting.letters().is_some() {
         let aside = match &handler.key {
             None => {
                 let stream = &header.stream;
                 sorting.sets_aside(stream.as_str(), stream.hash64(), header, chunk)
             }
-            Some(_) => match handler.key(event, header) {
+            Some(_) => match handler.key(event, &part) {
                 Ok(key) => sorting.sets_aside(&key, StreamId::hash_of(&key), header, chunk),
                 Err(panic) => return without_key(header, panicked(&panic), sorting, chunk),
             },
@@ -274,6 +287,25 @@ fn fold<T, S: EventSet>(
             return Ok(());
         }
     }
+    let failed = |(source, span)| {
+        let key = handler.key(event, &part).unwrap_or_else(|_| header.stream.as_str().into());
+        failure(header, key, source, span)
+    };
+    call(target, handler, event, &part, chunk).map_err(failed)?;
+    for (event, (place, handler)) in rest {
+        call(target, handler, event, &header.part(place), chunk).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Calls one handler; a failure comes with the span that it happened in.
+fn call<T, S: EventSet>(
+    target: &mut T,
+    handler: &Handler<T, S>,
+    event: &S,
+    header: &Header,
+    chunk: &mut Chunk,
+) -> Result<(), (Box<dyn Error + Send + Sync>, Option<u64>)> {
     let span = trace_span!(
         telemetry::HANDLE,
         event = &*header.name,
@@ -293,10 +325,7 @@ fn fold<T, S: EventSet>(
         Ok(Err(error)) => error,
         Err(panic) => panicked(&panic),
     };
-    let key = handler.key(event, header).unwrap_or_else(|_| header.stream.as_str().into());
-    let mut failure = failure(header, key, source);
-    failure.span = span.id().map(|id| id.into_u64());
-    Err(failure)
+    Err((source, span.id().map(|id| id.into_u64())))
 }
 
 /// Deals with an event that cannot be handled and whose key is not known: it is kept in order by its stream.
@@ -309,7 +338,7 @@ fn without_key(
     let stream = &header.stream;
     match sorting.sets_aside(stream.as_str(), stream.hash64(), header, chunk) {
         true => Ok(()),
-        false => Err(failure(header, stream.as_str().into(), source)),
+        false => Err(failure(header, stream.as_str().into(), source, None)),
     }
 }
 
@@ -322,6 +351,7 @@ fn failure(
     header: &Header,
     key: Cow<'_, str>,
     source: Box<dyn Error + Send + Sync>,
+    span: Option<u64>,
 ) -> Box<Failure> {
-    Box::new(Failure { header: header.clone(), key: key.into(), source, span: None })
+    Box::new(Failure { header: header.clone(), key: key.into(), source, span })
 }

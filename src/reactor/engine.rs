@@ -45,7 +45,7 @@ use crate::processor::ledger::{Begin, Ledger};
 use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read};
 use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
 use crate::sequencer::Head;
-use crate::store::{EventStore, Filter, Page, StoreError};
+use crate::store::{Decoder, Filter, Page, StoreError};
 use crate::stream::Position;
 use crate::telemetry::{self, chain};
 
@@ -61,7 +61,7 @@ const STEPS: u32 = 256;
 /// Everything that an engine needs from the app.
 pub(crate) struct Wiring {
     pub(crate) name: &'static str,
-    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) decoder: Decoder,
     pub(crate) head: watch::Receiver<Head>,
     /// True when the app takes no more commands.
     pub(crate) closing: watch::Receiver<bool>,
@@ -352,18 +352,18 @@ impl Engine {
             shelf.count_retry();
         }
         self.lanes.seize(Arc::clone(&key));
-        let (store, routes) = (Arc::clone(&self.wiring.store), Arc::clone(&self.routes));
+        let (decoder, routes) = (self.wiring.decoder.clone(), Arc::clone(&self.routes));
         let (name, replayed, timeout) = (self.wiring.name, self.replayed, self.options.timeout);
         let app = self.wiring.app.borrow().clone();
         self.running.push(Box::pin(async move {
-            let mut recorded = match read(&store, position).await {
+            let mut recorded = match read(decoder.store(), position).await {
                 Ok(recorded) => recorded,
                 Err(error) => return Ended::Letter { key, position, outcome: Err(error) },
             };
             if let Fate::Edited(payload) = fate {
                 recorded.payload = payload;
             }
-            let (_, mut work) = prepare(&routes, &*store, &recorded);
+            let (_, mut work) = prepare(&routes, &decoder, &recorded);
             let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
             let outcome = Ok(try_once(&mut work, delivery, timeout).await);
             Ended::Letter { key, position, outcome }
@@ -471,7 +471,7 @@ impl Engine {
         if is_busy || after >= head || self.is_ending() || self.is_full() {
             return;
         }
-        let (store, filter) = (Arc::clone(&self.wiring.store), self.filter.clone());
+        let (store, filter) = (Arc::clone(self.wiring.decoder.store()), self.filter.clone());
         let read = move || store.read_log(after, &filter, room);
         self.reading = Some(tokio::task::spawn_blocking(read));
     }
@@ -522,7 +522,7 @@ impl Engine {
                 Fate::Edited(payload) => recorded.payload = payload,
                 Fate::Discarded => continue,
             }
-            let (key, work) = prepare(&self.routes, &*self.wiring.store, &recorded);
+            let (key, work) = prepare(&self.routes, &self.wiring.decoder, &recorded);
             let header = recorded.header;
             let waiting = shelf.look().and_then(|shelved| {
                 shelved.waits(&key, position).then(|| shelved.wait(&key, &header))
@@ -665,9 +665,9 @@ async fn try_once(work: &mut Work, delivery: Delivery, timeout: Duration) -> Res
 }
 
 /// Reads an event: its key, and how it is handled. What cannot be read is kept in order by its stream: nothing else is known of it.
-fn prepare(routes: &Routes, store: &dyn EventStore, recorded: &Recorded) -> (Arc<str>, Work) {
+fn prepare(routes: &Routes, decoder: &Decoder, recorded: &Recorded) -> (Arc<str>, Work) {
     let prepared = match routes.get(&*recorded.header.name) {
-        Some(route) => Panic::catch(|| (route.prepare)(recorded, store.codec()))
+        Some(route) => Panic::catch(|| (route.prepare)(recorded, decoder))
             .map_err(|panic| panicked(&panic))
             .and_then(|prepared| prepared.map_err(Into::into)),
         None => Err("there is no handler for it any more".into()),

@@ -1,13 +1,16 @@
 //! What an engine does with the events of one name: it reads one, finds its key, and tries to have it handled.
 
+use std::any::Any;
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::Delivery;
-use crate::codec::Codec;
-use crate::event::{DecodeError, Recorded};
+use crate::event::{DecodeError, EventSet, Recorded};
+use crate::id::DeliveryId;
+use crate::store::Decoder;
 
 /// Why an attempt failed.
 pub(crate) type Cause = Box<dyn Error + Send + Sync>;
@@ -18,12 +21,30 @@ pub(crate) type Routes = HashMap<&'static str, Route>;
 /// How the events of one name are handled.
 pub(crate) struct Route {
     /// Reads an event, and says what is to be done with it.
-    pub(crate) prepare: Box<Prepare>,
+    pub(crate) prepare: Arc<Prepare>,
     /// Not for what was in the log when the consumer began.
     pub(crate) live_only: bool,
 }
 
-pub(crate) type Prepare = dyn Fn(&Recorded, Codec) -> Result<Prepared, DecodeError> + Send + Sync;
+pub(crate) type Prepare =
+    dyn Fn(&Recorded, &Decoder) -> Result<Prepared, DecodeError> + Send + Sync;
+
+/// An event, as its set.
+pub(crate) type Decoded = dyn Any + Send + Sync;
+
+/// Reads what a stored event is today: events of one set, each with its index in it.
+pub(crate) type ReadSet =
+    fn(&Recorded, &Decoder) -> Result<Vec<(usize, Arc<Decoded>)>, DecodeError>;
+
+/// The [`ReadSet`] of the set `S`.
+pub(crate) fn read<S: EventSet>(
+    recorded: &Recorded,
+    decoder: &Decoder,
+) -> Result<Vec<(usize, Arc<Decoded>)>, DecodeError> {
+    let read = decoder.read::<S>(recorded)?;
+    let events = read.into_iter();
+    Ok(events.map(|event| (event.index(), Arc::new(event) as Arc<Decoded>)).collect())
+}
 
 /// An event that was read and can be handled.
 pub(crate) struct Prepared {
@@ -33,6 +54,49 @@ pub(crate) struct Prepared {
     pub(crate) attempt: Box<dyn Fn(Delivery) -> Attempting + Send>,
     /// Whether an attempt can be cut short.
     pub(crate) limit: Limit,
+}
+
+/// One of the events that a stored one is read as, with its handler.
+pub(crate) struct Part {
+    /// Its place among them.
+    pub(crate) place: usize,
+    pub(crate) key: Option<String>,
+    pub(crate) attempt: Box<dyn Fn(Delivery) -> Attempting + Send>,
+    pub(crate) limit: Limit,
+    /// Not for what was in the log when the consumer began.
+    pub(crate) live_only: bool,
+}
+
+impl Prepared {
+    /// One attempt handles all `parts`, one after the other, up to the first that fails. They are kept in order by the key of the
+    /// first; each is a delivery of its own.
+    pub(crate) fn of(consumer: &'static str, mut parts: Vec<Part>) -> Self {
+        let is_one = parts.len() == 1;
+        if let Some(Part { key, attempt, limit, .. }) =
+            parts.pop_if(|part| is_one && part.place == 0 && !part.live_only)
+        {
+            return Self { key, attempt, limit };
+        }
+        let key = parts.first_mut().and_then(|part| part.key.take());
+        let is_limited = parts.iter().all(|part| part.limit == Limit::Timeout);
+        let attempt = move |delivery: Delivery| -> Attempting {
+            let due = parts.iter().filter(|part| !(part.live_only && delivery.is_replay));
+            let begin = |part: &Part| {
+                let header = delivery.header.part(part.place).into_owned();
+                let id = DeliveryId::of(consumer, header.event_id);
+                (part.attempt)(Delivery { id, header, ..delivery.clone() })
+            };
+            let attempts: Vec<_> = due.map(begin).collect();
+            Box::pin(async move {
+                for attempt in attempts {
+                    attempt.await?;
+                }
+                Ok(())
+            })
+        };
+        let limit = if is_limited { Limit::Timeout } else { Limit::None };
+        Self { key, attempt: Box::new(attempt), limit }
+    }
 }
 
 /// One attempt. It may be dropped half-way, unless it has no limit.

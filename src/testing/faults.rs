@@ -12,7 +12,6 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::codec::Codec;
 use crate::event::Recorded;
 use crate::id::CommandId;
 use crate::store::{
@@ -514,10 +513,6 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
 
     fn views_beside(&self) -> Option<PathBuf> {
         self.faults.shared.views.clone()
-    }
-
-    fn codec(&self) -> Codec {
-        self.store.codec()
     }
 }
 

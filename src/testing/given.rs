@@ -419,11 +419,9 @@ impl<A: Aggregate> Decision<A> {
 pub(super) struct Stored {
     name: &'static str,
     schema_version: u32,
+    codec: Codec,
     payload: Vec<u8>,
 }
-
-/// What the log uses unless a store says otherwise.
-const CODEC: Codec = Codec::Json;
 
 impl Stored {
     /// Stores `event`, and checks that reading gives the same event back.
@@ -448,6 +446,7 @@ impl Stored {
         Self {
             name: name.copied().unwrap_or_default(),
             schema_version: event.schema_version,
+            codec: event.codec,
             payload: event.payload.to_vec(),
         }
     }
@@ -460,6 +459,7 @@ impl Stored {
         metadata: &[(String, String)],
     ) -> Recorded {
         let mut header = Header::new(stream, self.name, self.schema_version, time);
+        header.codec = self.codec;
         for (key, value) in metadata {
             header.metadata.insert(key, value);
         }
@@ -469,15 +469,16 @@ impl Stored {
     #[track_caller]
     fn written<S: EventSet>(event: &S) -> Self {
         let mut payload = Vec::new();
-        if let Err(error) = event.encode(CODEC, &mut payload) {
+        if let Err(error) = event.encode(&mut payload) {
             fail(format_args!("{} cannot be stored: {}", event.name(), with_sources(&error),));
         }
-        Self { name: event.name(), schema_version: event.schema_version(), payload }
+        let (schema_version, codec) = (event.schema_version(), event.codec());
+        Self { name: event.name(), schema_version, codec, payload }
     }
 
     #[track_caller]
     pub(super) fn read<S: EventSet>(&self) -> S {
-        match S::decode(self.name, self.schema_version, CODEC, &self.payload) {
+        match S::decode(self.name, self.schema_version, self.codec, &self.payload) {
             Ok(event) => event,
             Err(error) => fail(format_args!(
                 "an event cannot be read back: {}\n  stored: {self}",
@@ -494,7 +495,7 @@ impl Stored {
             bytes.sort_unstable();
             bytes
         };
-        let value = |payload| CODEC.decode::<serde_json::Value>(payload).ok();
+        let value = |payload| self.codec.decode::<serde_json::Value>(payload).ok();
         sorted(&self.payload) == sorted(&other.payload)
             && value(&self.payload) == value(&other.payload)
     }

@@ -203,7 +203,7 @@ impl Balances {
             if recorded.header.stream.category() != "account" {
                 continue;
             }
-            match recorded.decode::<AccountEvent>(Codec::Json).unwrap() {
+            match recorded.decode::<AccountEvent>().unwrap() {
                 AccountEvent::Deposited(event) => balances.add(&recorded.header, event.cents),
                 AccountEvent::Withdrawn(event) => balances.add(&recorded.header, -event.cents),
                 AccountEvent::Rigged(_) => {}
@@ -239,7 +239,7 @@ pub(crate) fn entries(store: &dyn EventStore, id: &str) -> Vec<Recorded> {
 pub(crate) fn fold(events: &[Recorded]) -> Account {
     let mut account = Account::default();
     for recorded in events {
-        let event = recorded.decode::<AccountEvent>(Codec::Json).unwrap();
+        let event = recorded.decode::<AccountEvent>().unwrap();
         tidings::Aggregate::apply(&mut account, &event);
     }
     account

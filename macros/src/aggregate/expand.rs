@@ -149,10 +149,9 @@ fn event_set(model: &Model) -> TokenStream {
         match_each(quote!(_), &|index, _| Literal::usize_unsuffixed(index).into_token_stream());
     let name = match_each(quote!(_), &|_, event| quote!(#krate::__private::name::<#event>()));
     let version = match_each(quote!(_), &|_, event| quote!(#krate::__private::version::<#event>()));
-    let encode = match_each(
-        quote!(__event),
-        &|_, _| quote!(#krate::__private::encode(__event, __codec, __bytes)),
-    );
+    let codec = match_each(quote!(_), &|_, event| quote!(#krate::__private::codec::<#event>()));
+    let encode =
+        match_each(quote!(__event), &|_, _| quote!(#krate::__private::encode(__event, __bytes)));
     let decode = model.applied.iter().map(|applied| {
         let (variant, event) = (&applied.variant, &applied.event);
         quote! {
@@ -172,9 +171,9 @@ fn event_set(model: &Model) -> TokenStream {
             fn index(&self) -> ::core::primitive::usize { #index }
             fn name(&self) -> &'static ::core::primitive::str { #name }
             fn schema_version(&self) -> ::core::primitive::u32 { #version }
+            fn codec(&self) -> #krate::Codec { #codec }
             fn encode(
                 &self,
-                __codec: #krate::Codec,
                 __bytes: &mut #krate::__private::Vec<::core::primitive::u8>,
             ) -> ::core::result::Result<(), #krate::CodecError> {
                 #encode
@@ -218,6 +217,12 @@ fn each_event(model: &Model) -> impl Iterator<Item = TokenStream> {
                 #set
                 const INDEX: ::core::primitive::usize = #index;
                 fn from_set(__set: &#events) -> ::core::option::Option<&Self> {
+                    match __set {
+                        #events::#variant(__event) => ::core::option::Option::Some(__event),
+                        #other_ref
+                    }
+                }
+                fn take(__set: #events) -> ::core::option::Option<Self> {
                     match __set {
                         #events::#variant(__event) => ::core::option::Option::Some(__event),
                         #other_ref

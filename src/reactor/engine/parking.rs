@@ -123,15 +123,15 @@ impl Engine {
         };
         let (position, payload) = (*position, Arc::clone(payload));
         self.lanes.seize(Arc::clone(&key));
-        let (store, routes) = (Arc::clone(&self.wiring.store), Arc::clone(&self.routes));
+        let (decoder, routes) = (self.wiring.decoder.clone(), Arc::clone(&self.routes));
         let consumer = self.wiring.name;
         self.running.push(Box::pin(async move {
             let checked = async {
-                let recorded = read_edited(&store, position, &payload, consumer).await?;
+                let recorded = read_edited(decoder.store(), position, &payload, consumer).await?;
                 let Some(route) = routes.get(&*recorded.header.name) else {
                     return Ok(());
                 };
-                let prepared = Panic::catch(|| (route.prepare)(&recorded, store.codec()).map(drop));
+                let prepared = Panic::catch(|| (route.prepare)(&recorded, &decoder).map(drop));
                 prepared
                     .map_err(|panic| LetterError::Store { consumer, source: panicked(&panic) })?
                     .map_err(LetterError::Edit)

@@ -16,10 +16,13 @@ use crate::store::{Durability, StoreError};
 /// "Tide": tells a log from the files of other programs.
 const APPLICATION: i64 = 0x5469_6465;
 /// The format of the log's tables. Another one needs a migration, and a fixture of this one for its test.
-const FORMAT: i64 = 1;
+///
+/// Format 1 had payloads of text alone, and no table but `events`, `commands` and `meta`.
+const FORMAT: i64 = 2;
 
 /// Positions are row ids, and there is no second index: an append touches the last page only. `payload` stands last,
-/// so that all else is read without following it into overflow pages. `previous` is the position of the stream's
+/// so that all else is read without following it into overflow pages: JSON as text, other formats as a blob whose first byte
+/// names them, and in the place of one that lies in an archive the number of that. `previous` is the position of the stream's
 /// event before this one, 0 for its first. `correlation_id` and `causation_id` are NULL where a story begins: where they are
 /// the id of the command or, without one, of the event itself.
 const SCHEMA: &str = "
@@ -36,7 +39,7 @@ const SCHEMA: &str = "
         correlation_id BLOB,
         causation_id BLOB,
         metadata TEXT,
-        payload TEXT NOT NULL
+        payload ANY NOT NULL
     ) STRICT;
     CREATE TABLE commands (
         number INTEGER PRIMARY KEY,
@@ -46,6 +49,28 @@ const SCHEMA: &str = "
         position INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;";
+
+/// What format 2 has beside the tables of format 1. A snapshot may be deleted at any time.
+const SINCE_2: &str = "
+    CREATE TABLE snapshots (
+        stream TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL,
+        shape BLOB NOT NULL,
+        state ANY NOT NULL
+    ) STRICT;
+    CREATE TABLE archives (
+        number INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        file TEXT NOT NULL
+    ) STRICT;";
+
+/// From format 1. The types of a table's columns are a matter of its text alone: values that are stored carry their own, and
+/// `ANY` admits all. <https://www.sqlite.org/lang_altertable.html#otheralter>
+const TO_2: &str = "
+    PRAGMA writable_schema = ON;
+    UPDATE sqlite_schema SET sql = replace(sql, 'payload TEXT NOT NULL', 'payload ANY NOT NULL')
+        WHERE type = 'table' AND name = 'events';
+    PRAGMA writable_schema = RESET;";
 
 /// How long a connection waits for a lock that a foreign reader or a checkpoint holds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -207,9 +232,13 @@ pub(super) fn open_log(
         use_wal(&conn).map_err(refused)?;
         create_log(&mut conn).map_err(refused)?;
     }
-    let (application, format) = stamps(&conn).map_err(refused)?;
+    let (application, mut format) = stamps(&conn).map_err(refused)?;
     if application != APPLICATION {
         return Err(foreign(path));
+    }
+    if format == 1 {
+        migrate(&mut conn).map_err(refused)?;
+        format = FORMAT;
     }
     if format != FORMAT {
         return Err(StoreError::Format {
@@ -241,10 +270,20 @@ pub(super) fn open_log(
 fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(SINCE_2)?;
     tx.execute(
         "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16)), ('codec', 'json')",
         params![crate::id::fresh().as_bytes()],
     )?;
+    stamp(&tx, APPLICATION, FORMAT)?;
+    tx.commit()
+}
+
+/// All or nothing, like [`create_log`]; it takes no longer for a large log.
+fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+    let tx = conn.transaction()?;
+    tx.execute_batch(TO_2)?;
+    tx.execute_batch(SINCE_2)?;
     stamp(&tx, APPLICATION, FORMAT)?;
     tx.commit()
 }

@@ -17,6 +17,7 @@ use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::tail::{Head, Place};
 use crate::clock::Timestamp;
+use crate::codec::Codec;
 use crate::event::{Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::store::{Filter, KnownCommand, Page, StoreError};
@@ -532,6 +533,7 @@ fn decode(
         event_id,
         name: names.intern(text(row, 4, path)?),
         schema_version: number(row, 5, path)? as u32,
+        codec: Codec::Json,
         stream,
         version: Version::new(number(row, 2, path)?),
         position: Position::new(number(row, 0, path)?),
