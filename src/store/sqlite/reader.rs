@@ -9,7 +9,7 @@ use dashmap::DashSet;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use rusqlite::types::{FromSqlResult, ValueRef};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::Shared;
@@ -127,6 +127,43 @@ impl Readers {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.with(|shared, reader| reader.page(shared, after.as_u64(), filter, limit))
+    }
+
+    /// Looks for the events of a story in the next window.
+    pub(super) fn story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.with(|shared, reader| {
+            let (after, head) = (after.as_u64(), shared.head());
+            let mut events = Vec::new();
+            let through = match limit == 0 || after >= head {
+                true => after,
+                false => {
+                    let end = head.min(after.saturating_add(WINDOW));
+                    reader.of_story(&shared.files.log, after, end, story, limit, &mut events)?
+                }
+            };
+            Ok(Page { events, through: Position::new(through) })
+        })
+    }
+
+    /// Window by window, so that no view of the log is held for long.
+    pub(super) fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let head = self.shared.head();
+        let mut after = 0;
+        while after < head {
+            let end = head.min(after + WINDOW);
+            let found = self
+                .with(|shared, reader| reader.first_later(&shared.files.log, after, end, time))?;
+            if let Some(later) = found {
+                return Ok(Position::new(later - 1));
+            }
+            after = end;
+        }
+        Ok(Position::new(head))
     }
 
     pub(super) fn command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
@@ -381,18 +418,95 @@ impl Reader {
             Some(last) if found >= limit => last.header.position.as_u64(),
             _ => end,
         };
-        if found as u64 == through - after {
-            return Ok(through);
+        self.check_all_seen(path, after, through, found as u64)?;
+        Ok(through)
+    }
+
+    /// The events of a story, filtered by the database as well. Where a story begins its id stands in another column.
+    fn of_story(
+        &mut self,
+        path: &Path,
+        after: u64,
+        end: u64,
+        story: CorrelationId,
+        limit: usize,
+        events: &mut Vec<Recorded>,
+    ) -> Result<u64, StoreError> {
+        let refused = |error| failed(path, error);
+        let mut select = self
+            .log
+            .prepare_cached(select!(
+                "WHERE position > ?1 AND position <= ?2 \
+                 AND coalesce(correlation_id, command_id, event_id) = ?3 ORDER BY position LIMIT ?4"
+            ))
+            .map_err(refused)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let id = story.as_uuid().as_bytes().as_slice();
+        let mut rows =
+            select.query(params![after as i64, end as i64, id, limit]).map_err(refused)?;
+        while let Some(row) = rows.next().map_err(refused)? {
+            events.push(decode(row, None, &mut self.names, path)?.0);
+        }
+        drop(rows);
+        drop(select);
+        let through = match events.last() {
+            Some(last) if events.len() as i64 >= limit => last.header.position.as_u64(),
+            _ => end,
+        };
+        self.check_all_seen(path, after, through, events.len() as u64)?;
+        Ok(through)
+    }
+
+    /// The position of the first event of the window that was decided after `time`.
+    fn first_later(
+        &self,
+        path: &Path,
+        after: u64,
+        end: u64,
+        time: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        let refused = |error| failed(path, error);
+        // Times beyond the range of SQLite's numbers are stored as negative ones, which are later than all others.
+        let mut select = self
+            .log
+            .prepare_cached(
+                "SELECT position FROM events WHERE position > ?1 AND position <= ?2 \
+                 AND (time < 0, time) > (?3 < 0, ?3) ORDER BY position LIMIT 1",
+            )
+            .map_err(refused)?;
+        let mut rows = select
+            .query(params![after as i64, end as i64, time.as_micros() as i64])
+            .map_err(refused)?;
+        let found = match rows.next().map_err(refused)? {
+            Some(row) => Some(number(row, 0, path)?),
+            None => None,
+        };
+        drop(rows);
+        drop(select);
+        self.check_all_seen(path, after, found.unwrap_or(end), 0)?;
+        Ok(found)
+    }
+
+    /// That a filter has skipped no place without a row is known from the number of rows.
+    fn check_all_seen(
+        &self,
+        path: &Path,
+        after: u64,
+        through: u64,
+        found: u64,
+    ) -> Result<(), StoreError> {
+        if found == through - after {
+            return Ok(());
         }
         let seen: i64 = self
             .log
             .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
             .and_then(|mut count| count.query_row([after as i64, through as i64], |row| row.get(0)))
-            .map_err(refused)?;
+            .map_err(|error| failed(path, error))?;
         if seen as u64 != through - after {
             return Err(self.first_missing(path, after)?);
         }
-        Ok(through)
+        Ok(())
     }
 
     fn first_missing(&self, path: &Path, after: u64) -> Result<StoreError, StoreError> {
