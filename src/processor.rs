@@ -616,12 +616,15 @@ impl<K: Keeper> Processor<K> {
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
+            let head = &mut self.wiring.head;
+            let moves = async {
+                // Without a sequencer nothing more comes; letters are attended to all the same.
+                if head.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
             let told = tokio::select! {
-                changed = self.wiring.head.changed() => match changed {
-                    Ok(()) => Ok(()),
-                    // The sequencer is gone, and with it everything that could still come.
-                    Err(_) => self.wiring.stopping.changed().await,
-                },
+                () = moves => Ok(()),
                 told = self.wiring.stopping.changed() => told,
                 () = letters(&mut self.wiring.clerk, self.position) => Ok(()),
                 () = self.role.shadow() => Ok(()),
