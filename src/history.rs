@@ -33,8 +33,9 @@ pub use self::load::{Loaded, Loading, StreamPoint};
 pub use self::trace::{Trace, TraceNode, Traced};
 pub(crate) use self::trace::{story_at, trace};
 use crate::actor::Panic;
-use crate::event::DecodeError;
-use crate::store::StoreError;
+use crate::event::{DecodeError, EventSet, ReadAs, Recorded};
+use crate::retry::UnknownEvents;
+use crate::store::{Decoder, StoreError};
 use crate::stream::{InvalidStreamId, Position, StreamId, Version};
 
 /// Why the log does not say what was asked.
@@ -97,6 +98,24 @@ pub enum HistoryError {
 impl From<StoreError> for HistoryError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
+    }
+}
+
+/// What a stored event of a stream is today; none if the program does not know it and passes over such. The code that finds out is the
+/// user's, and may panic.
+fn read<S: EventSet>(
+    decoder: &Decoder,
+    event: &Recorded,
+    unknown: UnknownEvents,
+) -> Result<Option<ReadAs<S>>, HistoryError> {
+    match decoder.read::<S>(event) {
+        Ok(read) => Ok(Some(read)),
+        Err(DecodeError::UnknownName { .. }) if unknown == UnknownEvents::Ignore => Ok(None),
+        Err(error) => Err(HistoryError::Unreadable {
+            stream: event.header.stream.clone(),
+            version: event.header.version,
+            source: Arc::new(error),
+        }),
     }
 }
 

@@ -29,8 +29,8 @@ use tidings::testing::{Fault, Faulty, ManualClock, Operation};
 use tidings::{
     Aggregate, App, AppBuilder, AsOfError, Commit, DiffError, EventSet, ExpectedVersion,
     FailurePolicy, Handlers, Header, HistoryError, InMemory, LetterState, Memory, OnFailure,
-    Position, Projection, Query, QueryError, Recorded, Tables, Timestamp, Trouble, Version,
-    projection,
+    Position, Projection, Query, QueryError, Recorded, Tables, Timestamp, Trouble, UnknownEvents,
+    Version, projection,
 };
 
 /// One command, for one of few accounts, at a time that may lie before that of the last one.
@@ -261,6 +261,53 @@ async fn a_stream_that_cannot_be_read_is_an_error_and_the_live_aggregate_decides
     app.shutdown().await.unwrap();
     // The log is still there.
     assert_eq!(app.load::<Account>("a").await.unwrap().cents, 12);
+}
+
+/// Folds accounts and passes over what it does not know.
+#[derive(Default, Debug, PartialEq)]
+struct Lenient(i64);
+
+impl Aggregate for Lenient {
+    const CATEGORY: &'static str = "account";
+    type Event = AccountEvent;
+    type Command = ();
+    type Error = std::convert::Infallible;
+    fn decide(
+        &self,
+        (): (),
+        _: &tidings::Context,
+        _: &mut Vec<AccountEvent>,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+    fn apply(&mut self, event: &AccountEvent) {
+        if let AccountEvent::Deposited(event) = event {
+            self.0 += event.cents;
+        }
+    }
+    fn command_name((): &()) -> &'static str {
+        "none"
+    }
+    fn unknown_events() -> UnknownEvents {
+        UnknownEvents::Ignore
+    }
+}
+
+#[tokio::test]
+async fn what_an_aggregate_passes_over_it_passes_over_here_too() {
+    let app = App::builder().store(Memory::new()).aggregate::<Account>().start().await.unwrap();
+    app.send("a", Deposit { cents: 5 }).await.unwrap();
+    let stranger = Recorded {
+        header: Header::new(account("a"), "account.eaten", 1, Timestamp::default()),
+        payload: b"{}".as_slice().into(),
+    };
+    let commit = Commit::new().append(account("a"), ExpectedVersion::Any, vec![stranger]);
+    app.store().commit(&mut [commit]).unwrap()[0].as_ref().unwrap();
+    let loaded = app.load::<Lenient>("a").await.unwrap();
+    assert_eq!((loaded.0, loaded.version, loaded.ignored), (5, Version::new(2), 1));
+    assert_eq!(app.history::<Lenient>("a").await.unwrap().len(), 1);
+    assert_eq!(app.history_of(account("a")).await.unwrap().len(), 2);
+    app.shutdown().await.unwrap();
 }
 
 #[derive(Query, Clone)]

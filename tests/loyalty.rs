@@ -5,7 +5,6 @@
 #![cfg(all(feature = "macros", feature = "sqlite"))]
 #![expect(
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "what helps a test may panic as the test itself"
 )]

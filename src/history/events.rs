@@ -3,11 +3,12 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use super::{Awaited, HistoryError, aside};
 use crate::actor::Panic;
+use crate::aggregate::Aggregate;
 use crate::event::{Envelope, EventSet, Recorded};
+use crate::retry::UnknownEvents;
 use crate::store::Decoder;
 use crate::stream::{InvalidStreamId, StreamId, Version};
 
@@ -19,29 +20,39 @@ pub struct History<E> {
     stream: Result<StreamId, InvalidStreamId>,
     after: Version,
     limit: usize,
+    unknown: UnknownEvents,
     read: Read<E>,
 }
 
 /// Reads a stored event as those of today, of which there may be none or several.
-type Read<E> = fn(&Decoder, Recorded, &mut Vec<E>) -> Result<(), HistoryError>;
+type Read<E> = fn(&Decoder, Recorded, UnknownEvents, &mut Vec<E>) -> Result<(), HistoryError>;
 
 impl<S: EventSet> History<Envelope<S>> {
-    pub(crate) fn typed(decoder: Decoder, stream: Result<StreamId, InvalidStreamId>) -> Self {
-        Self { decoder, stream, after: Version::EMPTY, limit: usize::MAX, read: read::<S> }
+    pub(crate) fn typed<A: Aggregate<Event = S>>(decoder: Decoder, id: &str) -> Self {
+        let stream = StreamId::new(A::CATEGORY, id);
+        Self::new(decoder, stream, A::unknown_events(), read::<S>)
     }
 }
 
 impl History<Recorded> {
     pub(crate) fn stored(decoder: Decoder, stream: StreamId) -> Self {
-        let read: Read<Recorded> = |_, recorded, events| {
+        Self::new(decoder, Ok(stream), UnknownEvents::Refuse, |_, recorded, _, events| {
             events.push(recorded);
             Ok(())
-        };
-        Self { decoder, stream: Ok(stream), after: Version::EMPTY, limit: usize::MAX, read }
+        })
     }
 }
 
 impl<E> History<E> {
+    fn new(
+        decoder: Decoder,
+        stream: Result<StreamId, InvalidStreamId>,
+        unknown: UnknownEvents,
+        read: Read<E>,
+    ) -> Self {
+        Self { decoder, stream, after: Version::EMPTY, limit: usize::MAX, unknown, read }
+    }
+
     /// Begins after the event with this version: that of the last one seen, for the next page.
     pub fn after(mut self, version: Version) -> Self {
         self.after = version;
@@ -90,11 +101,12 @@ impl<E> History<E> {
         self.decoder.store().read_stream(stream, self.after, &mut |recorded| {
             let next = recorded.header.version;
             // User code is in here: its `Deserialize`.
-            outcome = Panic::catch(|| (self.read)(&self.decoder, recorded, &mut events))
-                .unwrap_or_else(|panic| {
-                    let (stream, message) = (stream.clone(), panic.message.to_string());
-                    Err(HistoryError::Panicked { stream, version, message })
-                });
+            outcome =
+                Panic::catch(|| (self.read)(&self.decoder, recorded, self.unknown, &mut events))
+                    .unwrap_or_else(|panic| {
+                        let (stream, message) = (stream.clone(), panic.message.to_string());
+                        Err(HistoryError::Panicked { stream, version, message })
+                    });
             version = next;
             match outcome {
                 Ok(()) if events.len() < self.limit && awaited.is_awaited() => {
@@ -111,16 +123,12 @@ impl<E> History<E> {
 fn read<S: EventSet>(
     decoder: &Decoder,
     recorded: Recorded,
+    unknown: UnknownEvents,
     events: &mut Vec<Envelope<S>>,
 ) -> Result<(), HistoryError> {
-    let header = &recorded.header;
-    let read = decoder.read::<S>(&recorded).map_err(|error| HistoryError::Unreadable {
-        stream: header.stream.clone(),
-        version: header.version,
-        source: Arc::new(error),
-    })?;
-    events.extend(read.into_iter().enumerate().map(|(place, event)| {
-        let header = header.part(place).into_owned();
+    let read = super::read::<S>(decoder, &recorded, unknown)?;
+    events.extend(read.into_iter().flatten().enumerate().map(|(place, event)| {
+        let header = recorded.header.part(place).into_owned();
         Envelope { header, event }
     }));
     Ok(())

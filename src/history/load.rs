@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::{ControlFlow, Deref};
 use std::pin::Pin;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -52,6 +51,9 @@ pub struct Loaded<A> {
     pub time: Option<Timestamp>,
     /// The position of that event; [`Position::START`] before the first.
     pub position: Position,
+    /// How many events were passed over, because the program does not know them and the aggregate
+    /// [ignores](crate::Aggregate::unknown_events) such.
+    pub ignored: u64,
 }
 
 impl<A> Deref for Loaded<A> {
@@ -136,18 +138,16 @@ impl<A: Aggregate> Loaded<A> {
             version: Version::EMPTY,
             time: None,
             position: Position::START,
+            ignored: 0,
         }
     }
 
     fn apply(&mut self, recorded: &Recorded, decoder: &Decoder) -> Result<(), HistoryError> {
         let header = &recorded.header;
-        let read =
-            decoder.read::<A::Event>(recorded).map_err(|error| HistoryError::Unreadable {
-                stream: header.stream.clone(),
-                version: header.version,
-                source: Arc::new(error),
-            })?;
-        read.as_slice().iter().for_each(|event| self.aggregate.apply(event));
+        match super::read::<A::Event>(decoder, recorded, A::unknown_events())? {
+            Some(read) => read.as_slice().iter().for_each(|event| self.aggregate.apply(event)),
+            None => self.ignored += 1,
+        }
         self.version = header.version;
         self.time = Some(header.time);
         self.position = header.position;
