@@ -9,6 +9,7 @@ mod bus;
 mod clock;
 mod codec;
 mod command;
+pub mod docs;
 mod event;
 mod history;
 mod http;
