@@ -670,3 +670,39 @@ async fn several_are_looked_at_together_and_what_a_crash_has_left_goes_with_the_
     assert_eq!(last.read().query(view).await.unwrap().of["a"], 6);
     assert_eq!(app.as_of::<Balances>(app.head()).await.unwrap().read().of["a"], 6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_look_at_the_same_point_while_commands_are_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = both(App::builder().store(sqlite(directory.path().join("log.db")))).await;
+    for cents in 1..=50 {
+        app.send((cents % 3).to_string(), Deposit { cents }).await.unwrap();
+    }
+    let log = whole_log(app.store());
+    let (point, right) = (app.head(), balances(&log));
+    let account = fold(&entries(app.store(), "1"));
+    let version = Version::new(account.entries);
+    let looking = |number: u32| {
+        let (app, right, account) = (app.clone(), right.clone(), account.clone());
+        tokio::spawn(async move {
+            assert_eq!(*app.as_of::<Balances>(point).await.unwrap().read(), right);
+            let tables = app.as_of_with(Passbook::<1>, point).await.unwrap();
+            assert_eq!(tables.read().query(view).await.unwrap(), right);
+            let loaded = app.load::<Account>("1").at_version(version).await.unwrap();
+            assert_eq!(loaded.aggregate, account);
+            assert!(!app.trace_of(point).await.unwrap().is_empty());
+            assert!(app.history::<Account>("1").limit(5).await.unwrap().len() == 5);
+            number
+        })
+    };
+    let tasks: Vec<_> = (0..6).map(looking).collect();
+    for cents in 51..=150 {
+        app.send((cents % 3).to_string(), Deposit { cents }).await.unwrap();
+    }
+    for (task, number) in tasks.into_iter().zip(0..) {
+        assert_eq!(soon("a look", task).await.unwrap(), number);
+    }
+    assert_eq!(level::<1>(&app).await, Balances::of_log(app.store()));
+    assert_eq!(scratches(directory.path()), 0);
+    app.shutdown().await.unwrap();
+}

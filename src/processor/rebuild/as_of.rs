@@ -30,15 +30,6 @@ pub(crate) struct FoldedView<R> {
     pub(crate) letters: Vec<Letter>,
 }
 
-/// Ends the folding when nobody waits for it any more.
-struct Cancel(watch::Sender<Stopping>);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.send_replace(Stopping::Now);
-    }
-}
-
 impl<K: Keeper> Workshop<K> {
     /// Folds the view that `make` begins, up to `until`, and hands it to `finish` with the progress to show; all of it on a thread
     /// for waiting. Dropping the future ends it.
@@ -53,8 +44,8 @@ impl<K: Keeper> Workshop<K> {
         let (gauge, head) = (Arc::clone(&self.gauge), self.head.clone());
         let live = Arc::clone(&self.shelf);
         Box::pin(async move {
-            let (stop, stopping) = watch::channel(Stopping::No);
-            let cancel = Cancel(stop);
+            // It goes with this future, and the folding with it.
+            let (awaited, stopping) = watch::channel(Stopping::No);
             let (reply, answer) = oneshot::channel();
             let work = move || {
                 let shadow = make()?;
@@ -78,9 +69,7 @@ impl<K: Keeper> Workshop<K> {
                 runtime.block_on(async {
                     tokio::select! {
                         biased;
-                        _ = ending.wait_for(|stopping| *stopping != Stopping::No) => {
-                            Err(AsOfError::Ended(name))
-                        }
+                        _ = ending.changed() => Err(AsOfError::Ended(name)),
                         folded = shadow.fold_as_of(&live, until) => folded,
                     }
                 })?;
@@ -96,7 +85,7 @@ impl<K: Keeper> Workshop<K> {
                 let _ = reply.send(folded);
             });
             let folded = answer.await.unwrap_or(Err(AsOfError::Ended(name)));
-            drop(cancel);
+            drop(awaited);
             folded
         })
     }
