@@ -31,8 +31,8 @@ use crate::stream::{Position, StreamId, Version};
 /// How far clocks may be apart, or set back, before a story is looked for in the whole log.
 const SLACK: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many events of a story are read at a time.
-const PAGE: usize = 4_096;
+/// How many events of a story are read at a time: as many as stores look at in one go.
+const PAGE: usize = 65_536;
 
 /// How many of the events that one stored event is read as are recognised as causes.
 const PARTS: usize = 16;

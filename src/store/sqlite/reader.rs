@@ -419,11 +419,20 @@ impl Reader {
             Some(last) if found >= limit => last.header.position.as_u64(),
             _ => end,
         };
-        self.check_all_seen(path, after, through, found as u64)?;
+        if found as u64 == through - after {
+            return Ok(through);
+        }
+        let seen: i64 = self
+            .log
+            .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
+            .and_then(|mut count| count.query_row([after as i64, through as i64], |row| row.get(0)))
+            .map_err(refused)?;
+        self.check_all_seen(path, after, through, seen)?;
         Ok(through)
     }
 
-    /// The events of a story, filtered by the database as well. Where a story begins its id stands in another column.
+    /// The events of a story in a window. Where a story begins its id stands in another column. What is looked through is counted on
+    /// the way; a second pass for that would take as long again.
     fn of_story(
         &mut self,
         path: &Path,
@@ -434,27 +443,37 @@ impl Reader {
         events: &mut Vec<Recorded>,
     ) -> Result<u64, StoreError> {
         let refused = |error| failed(path, error);
-        let mut select = self
-            .log
-            .prepare_cached(select!(
-                "WHERE position > ?1 AND position <= ?2 \
-                 AND coalesce(correlation_id, command_id, event_id) = ?3 ORDER BY position LIMIT ?4"
-            ))
-            .map_err(refused)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let view = View::of(&self.log, true).map_err(refused)?;
         let id = story.as_uuid().as_bytes().as_slice();
-        let mut rows =
-            select.query(params![after as i64, end as i64, id, limit]).map_err(refused)?;
-        while let Some(row) = rows.next().map_err(refused)? {
+        let (seen, found): (i64, String) = self
+            .log
+            .prepare_cached(
+                "SELECT count(*), json_group_array(position) \
+                 FILTER (WHERE coalesce(correlation_id, command_id, event_id) = ?3) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
+            )
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, id];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(refused)?;
+        self.check_all_seen(path, after, end, seen)?;
+        let mut found: Vec<u64> = serde_json::from_str(&found)
+            .map_err(|error| damaged(path, format!("positions are no numbers: {error}")))?;
+        found.sort_unstable();
+        let through = match found.get(limit - 1) {
+            Some(last) => *last,
+            None => end,
+        };
+        found.truncate(limit);
+        let mut select = self.log.prepare_cached(select!("WHERE position = ?")).map_err(refused)?;
+        for position in found {
+            let mut rows = select.query([position as i64]).map_err(refused)?;
+            let row = rows.next().map_err(refused)?.ok_or_else(|| missing(path, position))?;
             events.push(decode(row, None, &mut self.names, path)?.0);
         }
-        drop(rows);
         drop(select);
-        let through = match events.last() {
-            Some(last) if events.len() as i64 >= limit => last.header.position.as_u64(),
-            _ => end,
-        };
-        self.check_all_seen(path, after, through, events.len() as u64)?;
+        view.end().map_err(refused)?;
         Ok(through)
     }
 
@@ -466,48 +485,34 @@ impl Reader {
         end: u64,
         time: Timestamp,
     ) -> Result<Option<u64>, StoreError> {
-        let refused = |error| failed(path, error);
         // Times beyond the range of SQLite's numbers are stored as negative ones, which are later than all others.
-        let mut select = self
+        let (seen, found): (i64, Option<i64>) = self
             .log
             .prepare_cached(
-                "SELECT position FROM events WHERE position > ?1 AND position <= ?2 \
-                 AND (time < 0, time) > (?3 < 0, ?3) ORDER BY position LIMIT 1",
+                "SELECT count(*), min(position) FILTER (WHERE (time < 0, time) > (?3 < 0, ?3)) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
             )
-            .map_err(refused)?;
-        let mut rows = select
-            .query(params![after as i64, end as i64, time.as_micros() as i64])
-            .map_err(refused)?;
-        let found = match rows.next().map_err(refused)? {
-            Some(row) => Some(number(row, 0, path)?),
-            None => None,
-        };
-        drop(rows);
-        drop(select);
-        self.check_all_seen(path, after, found.unwrap_or(end), 0)?;
-        Ok(found)
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, time.as_micros() as i64];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(|error| failed(path, error))?;
+        self.check_all_seen(path, after, end, seen)?;
+        Ok(found.map(|position| position as u64))
     }
 
-    /// That a filter has skipped no place without a row is known from the number of rows.
+    /// Positions are unique, so as many rows as there are places means a row for each.
     fn check_all_seen(
         &self,
         path: &Path,
         after: u64,
         through: u64,
-        found: u64,
+        seen: i64,
     ) -> Result<(), StoreError> {
-        if found == through - after {
-            return Ok(());
+        match seen as u64 == through - after {
+            true => Ok(()),
+            false => Err(self.first_missing(path, after)?),
         }
-        let seen: i64 = self
-            .log
-            .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
-            .and_then(|mut count| count.query_row([after as i64, through as i64], |row| row.get(0)))
-            .map_err(|error| failed(path, error))?;
-        if seen as u64 != through - after {
-            return Err(self.first_missing(path, after)?);
-        }
-        Ok(())
     }
 
     fn first_missing(&self, path: &Path, after: u64) -> Result<StoreError, StoreError> {
