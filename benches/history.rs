@@ -1,4 +1,4 @@
-//! Looking back into a log of a million events: what a story, an earlier view and an earlier aggregate cost.
+//! Looking back into a log of a million events: what a story and an earlier view cost.
 //!
 //! `cargo bench --bench history [-- --json]`
 //!

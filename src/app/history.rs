@@ -139,8 +139,8 @@ impl App {
     /// the log does not know is an empty story.
     ///
     /// The log has no index over stories, so that commits need not keep one up: this looks through it, from a day before the time in the
-    /// id (of a UUIDv7, as fresh ones are), or from its start. A million events in SQLite take 0.65 seconds of a busy machine with two
-    /// cores, about twice as long as a bare scan; `cargo bench --bench history` measures it.
+    /// id (of a UUIDv7, as fresh ones are), or from its start. A million events in SQLite take 0.35 seconds of a busy machine with two
+    /// cores, as long as a bare scan; `cargo bench --bench history` measures it.
     ///
     /// # Errors
     /// [`HistoryError::Store`].
