@@ -5,6 +5,7 @@
 //! the log the same thing is a [`Recorded`]: the header and the payload's bytes.
 
 mod reading;
+mod schema;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::reading::{Neighbours, ReadAs};
+pub use self::schema::EventSchema;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
@@ -127,6 +129,15 @@ pub trait EventSet: Send + Sync + 'static {
     {
         let _ = neighbours;
         event.decode().map(ReadAs::One)
+    }
+
+    /// What each event of the set is written like today, in the order of [`NAMES`](Self::NAMES): what the schema lock and the
+    /// golden corpus go by. They refuse a set that does not say it.
+    fn schemas() -> Vec<EventSchema>
+    where
+        Self: Sized,
+    {
+        Vec::new()
     }
 }
 

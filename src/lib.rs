@@ -60,8 +60,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
+    ReadAs, Recorded, TransientEvent, decode_event,
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
