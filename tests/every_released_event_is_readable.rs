@@ -337,7 +337,10 @@ fn an_event_without_an_example_is_named() {
     let repository = Repository::of_first_release();
     let corpus = repository.corpus(Recording::Changes).events::<Second<Right>>();
     let found = corpus.try_check().unwrap_err().to_string();
-    assert!(found.contains("account.deposited: it has no example\n  → `.example(…)`"), "{found}");
+    assert!(
+        found.contains("account.deposited, version 2: it has no example\n  → `.example(…)`"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -206,8 +206,17 @@ impl GoldenCorpus {
             return;
         }
         for set in &self.sets {
+            for schema in &set.schemas {
+                self.check_example(set, schema, &files, check);
+            }
             for name in set.names {
-                self.check_example(set, name, &files, check);
+                if !set.schemas.iter().any(|schema| schema.name == *name) {
+                    check.findings.push(format!(
+                        "{name}: `{}` does not say what its shape is\n  \
+                         → implement `EventSet::schemas`, with `EventSchema::of` for each event",
+                        set.type_name,
+                    ));
+                }
             }
         }
         for name in &files {
@@ -221,21 +230,27 @@ impl GoldenCorpus {
         }
     }
 
-    /// Every event has an example, and the newest version of it a file.
-    fn check_example(&self, set: &Set, name: &str, files: &BTreeSet<String>, check: &mut Check) {
-        let mut examples = self
-            .examples
-            .iter()
-            .filter(|example| example.category == set.category && example.name == name);
+    /// Every event has an example, and a file of its version.
+    fn check_example(
+        &self,
+        set: &Set,
+        schema: &EventSchema,
+        files: &BTreeSet<String>,
+        check: &mut Check,
+    ) {
+        let EventSchema { name, version, .. } = schema;
+        let mut examples = self.examples.iter().filter(|example| {
+            (example.category, example.name, example.version) == (set.category, name, *version)
+        });
         let Some(example) = examples.next() else {
-            check
-                .findings
-                .push(format!("{name}: it has no example\n  → `.example(…)` with one of it"));
+            check.findings.push(format!(
+                "{name}, version {version}: it has no example\n  → `.example(…)` with one of it",
+            ));
             return;
         };
         let file = file_name(name, example.version, "json");
         if !files.contains(&file) {
-            match self.first(set, example) {
+            match first(set, schema, example) {
                 Ok(text) if self.recording != Recording::Nothing => {
                     check.written.insert(self.folder.join(&file), text);
                 }
@@ -245,37 +260,6 @@ impl GoldenCorpus {
                 Err(finding) => check.findings.push(format!("{name}: {finding}")),
             }
         }
-    }
-
-    /// The file of a new version.
-    fn first(&self, set: &Set, example: &Example) -> Result<String, String> {
-        let bytes = example.payload.clone()?;
-        let Some(schema) = set.schemas.iter().find(|schema| schema.name == example.name) else {
-            return Err(format!(
-                "`{}` does not say what its shape is\n  → implement `EventSet::schemas`, with `EventSchema::of` for each event",
-                set.type_name,
-            ));
-        };
-        let value = example.codec.decode(&bytes).map_err(|error| causes(&error))?;
-        schema.shape.admits(&value).map_err(|differs| {
-            format!(
-                "what serde writes is not of the event's shape\n  {differs}\n  \
-                 → if serde's traits are implemented by hand, `#[shape(opaque)]` on that type",
-            )
-        })?;
-        let stored = Stored {
-            name: example.name.to_owned(),
-            version: example.version,
-            codec: example.codec,
-            payload: Payload::of(example.codec, &bytes)?,
-        };
-        let mut file = File {
-            category: example.category.to_owned(),
-            stored: vec![stored],
-            read_as: Vec::new(),
-        };
-        file.read_as = (set.read)(&stream(&file)?)?;
-        pretty(&file)
     }
 
     fn check_file(&self, name: &str, check: &mut Check) -> Result<(), String> {
@@ -347,6 +331,28 @@ impl GoldenCorpus {
 struct Check {
     findings: Vec<String>,
     written: BTreeMap<PathBuf, String>,
+}
+
+/// The file of a new version.
+fn first(set: &Set, schema: &EventSchema, example: &Example) -> Result<String, String> {
+    let bytes = example.payload.clone()?;
+    let value = example.codec.decode(&bytes).map_err(|error| causes(&error))?;
+    schema.shape.admits(&value).map_err(|differs| {
+        format!(
+            "what serde writes is not of the event's shape\n  {differs}\n  \
+             → if serde's traits are implemented by hand, `#[shape(opaque)]` on that type",
+        )
+    })?;
+    let stored = Stored {
+        name: example.name.to_owned(),
+        version: example.version,
+        codec: example.codec,
+        payload: Payload::of(example.codec, &bytes)?,
+    };
+    let mut file =
+        File { category: example.category.to_owned(), stored: vec![stored], read_as: Vec::new() };
+    file.read_as = (set.read)(&stream(&file)?)?;
+    pretty(&file)
 }
 
 /// The stored events of a file as a stream.

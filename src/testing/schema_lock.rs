@@ -224,11 +224,14 @@ impl SchemaLock {
         for schema in &set.schemas {
             findings.extend(unseen(schema));
             let entries = locked.entry(schema.name.to_owned()).or_default();
+            if set.newest(schema.name).is_none_or(|newest| newest.version == schema.version) {
+                findings.extend(version_goes_back(schema, entries));
+            }
             findings.extend(self.compare_event(schema, entries));
         }
         for (name, entries) in locked.iter() {
             for entry in entries {
-                let today = set.schemas.iter().find(|schema| schema.name == name);
+                let today = set.newest(name);
                 // That the version went back is a finding of its own.
                 if today.is_some_and(|today| today.version < entry.version) {
                     continue;
@@ -256,13 +259,6 @@ impl SchemaLock {
                 Some(change.describe(name, *version))
             }
             Err(place) => {
-                let newest = entries.last().map(|newest| newest.version);
-                if let Some(newest) = newest.filter(|newest| newest > version) {
-                    return Some(format!(
-                        "{name}: version {version} is older than version {newest}, which was released\n  \
-                         → `#[event(name = {name:?}, version = {newest})]`, or a higher one",
-                    ));
-                }
                 entries.insert(place, entry);
                 None
             }
@@ -353,6 +349,24 @@ pub(super) fn released(path: &Path) -> Result<Vec<(String, String, u32)>, String
         }
     }
     Ok(released)
+}
+
+impl Set {
+    /// The newest version of this event; older ones may be written beside it for a time.
+    fn newest(&self, name: &str) -> Option<&EventSchema> {
+        let versions = self.schemas.iter().filter(|schema| schema.name == name);
+        versions.max_by_key(|schema| schema.version)
+    }
+}
+
+fn version_goes_back(newest: &EventSchema, entries: &[Entry]) -> Option<String> {
+    let EventSchema { name, version, .. } = newest;
+    let released =
+        entries.last().map(|entry| entry.version).filter(|released| released > version)?;
+    Some(format!(
+        "{name}: version {version} is older than version {released}, which was released\n  \
+         → `#[event(name = {name:?}, version = {released})]`, or a higher one",
+    ))
 }
 
 fn unseen(schema: &EventSchema) -> Option<String> {

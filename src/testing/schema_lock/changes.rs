@@ -240,7 +240,7 @@ fn forward(found: &Fit, text: &mut String) {
 
 /// The finding for a released version that the set does not read.
 pub(super) fn not_read(set: &Set, name: &str, version: u32) -> String {
-    let today = set.schemas.iter().find(|schema| schema.name == name);
+    let today = set.newest(name);
     match today {
         Some(_) => format!(
             "{name}, version {version}: breaking: it was released, and is no longer read\n  \

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use serde::{Deserialize, Serialize};
-use tidings as other;
+use ::tidings as other;
 
 mod tidings {}
 
@@ -19,13 +19,16 @@ struct ByHand;
 
 struct NoShape;
 
+#[derive(Serialize, Deserialize)]
+struct Foreign(u8);
+
 #[derive(other::Shape, Serialize, Deserialize)]
 #[shape(crate = other)]
 enum Kind {
     Bare,
-    Of(#[shape(opaque)] std::num::Wrapping<u8>),
+    Of(#[shape(opaque)] Foreign),
     #[shape(opaque = "list")]
-    List { of: Vec<std::num::Wrapping<u8>> },
+    List { of: Vec<Foreign> },
     #[serde(skip)]
     Hidden(NoShape),
 }
@@ -35,7 +38,7 @@ enum Kind {
 struct Turned {
     page: Page<u8>,
     kind: Kind,
-    unseen: std::num::Wrapping<u8>,
+    unseen: Foreign,
 }
 
 fn main() {
