@@ -391,6 +391,38 @@ impl EventSet for Reading {
     }
 }
 
+/// A set that writes both versions.
+struct Both;
+
+impl EventSet for Both {
+    const CATEGORY: &'static str = "account";
+    const NAMES: &'static [&'static str] = &["account.deposited", "account.deposited"];
+
+    fn index(&self) -> usize {
+        0
+    }
+
+    fn name(&self) -> &'static str {
+        "account.deposited"
+    }
+
+    fn schema_version(&self) -> u32 {
+        2
+    }
+
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn decode(name: &str, version: u32, codec: Codec, payload: &[u8]) -> Result<Self, DecodeError> {
+        Reading::decode(name, version, codec, payload).map(|_| Self)
+    }
+
+    fn schemas() -> Vec<EventSchema> {
+        vec![EventSchema::of::<second::Deposited>(), EventSchema::of::<first::Deposited>()]
+    }
+}
+
 /// A set that says nothing of its events.
 struct Silent;
 
@@ -481,6 +513,21 @@ fn a_raised_version_is_added_and_the_one_before_it_stays() {
         ])
     );
     assert_eq!(repository.check::<Reading>(Recording::Nothing), Ok(0));
+}
+
+#[test]
+fn two_versions_may_be_written_side_by_side() {
+    let repository = Repository::new();
+    assert_eq!(repository.check::<Of<first::Deposited>>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<Both>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<Both>(Recording::Nothing), Ok(0));
+    assert_eq!(
+        repository.check::<Reading>(Recording::Nothing),
+        Ok(0),
+        "and then the newer one alone"
+    );
+    let found = repository.check::<Of<first::Deposited>>(Recording::Nothing).unwrap_err();
+    assert!(found.contains("version 1 is older than version 2, which was released"), "{found}");
 }
 
 #[test]
