@@ -77,7 +77,7 @@ pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
-    StoreError,
+    Snapshot, StoreError,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{Sqlite, SqliteOptions};

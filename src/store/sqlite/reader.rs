@@ -15,12 +15,13 @@ use uuid::Uuid;
 use super::Shared;
 use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
+use super::snapshots;
 use super::tail::{Head, Place};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::event::{Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
-use crate::store::{Filter, KnownCommand, Page, StoreError};
+use crate::store::{Filter, KnownCommand, Page, Snapshot, StoreError};
 use crate::stream::{Position, StreamId, Version};
 
 /// Selects the columns that [`decode`] reads.
@@ -127,6 +128,14 @@ impl Readers {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.with(|shared, reader| reader.page(shared, after.as_u64(), filter, limit))
+    }
+
+    pub(super) fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        // In this order: what leaves the memory is in the table before.
+        if let Some(pending) = self.shared.snapshots.get(stream) {
+            return Ok(Some(pending));
+        }
+        self.with(|shared, reader| snapshots::select(&reader.log, &shared.files.log, stream))
     }
 
     pub(super) fn command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
