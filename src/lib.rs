@@ -37,7 +37,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision, Snapshots};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
