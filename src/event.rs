@@ -18,6 +18,7 @@ pub use self::reading::{Neighbours, ReadAs};
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
+use crate::shape::Form;
 use crate::stream::{Position, StreamId, Version};
 
 /// An immutable fact, named in the past tense: `Deposited`, `OrderPlaced`.
@@ -41,6 +42,12 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const VERSION: u32;
     /// The format of the payload in the log.
     const CODEC: Codec = Codec::Json;
+
+    /// What serde writes of it, for the schema lock. The derive describes the fields; parts whose
+    /// type has no [`Shape`](crate::Shape) are [unseen](Form::Unseen). An event that is implemented by hand is opaque.
+    fn shape() -> Form {
+        Form::Opaque(Self::NAME.to_owned())
+    }
 }
 
 /// An event that lives in memory only: it travels on a topic of its own, and no log keeps it.

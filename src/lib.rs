@@ -23,12 +23,20 @@ mod query;
 mod reactor;
 mod retry;
 mod sequencer;
+mod shape;
 mod store;
 mod stream;
 mod subscriber;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// What the [`Form`] of a type is made of.
+pub mod forms {
+    pub use crate::shape::{
+        Describing, Field, Fields, Reading, Tagging, Variant, Variants, Writing,
+    };
+}
 
 /// What the handlers and the queries of table projections work with.
 #[cfg(feature = "sqlite")]
@@ -75,6 +83,7 @@ pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, Que
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
+pub use shape::{Form, Shape};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     Snapshot, StoreError,
@@ -87,5 +96,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
+    Command, Event, Query, Shape, TransientEvent, aggregate, projection, reactor, subscriber,
 };
