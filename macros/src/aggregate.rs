@@ -1,6 +1,7 @@
 //! `#[aggregate]`: attribute and block → model → checks → the enums and implementations.
 
 mod expand;
+mod snapshot;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
@@ -8,6 +9,7 @@ use syn::parse::ParseStream;
 use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
+use self::snapshot::Snapshot;
 use crate::errors::Errors;
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, parenthesized, plain, text,
@@ -22,6 +24,7 @@ const KEYS: Keys = Keys {
         ("events", "events = AccountEvent"),
         ("error", "error = BankError"),
         ("derive", "derive(Clone, PartialEq)"),
+        ("snapshot", "snapshot(every = 1_000)"),
         CRATE,
     ],
 };
@@ -38,6 +41,7 @@ struct Model {
     commands: Ident,
     error: TokenStream,
     derives: Vec<Path>,
+    snapshot: Option<Snapshot>,
     applied: Vec<Applied>,
     decided: Vec<Decided>,
     heard: Vec<Heard>,
@@ -122,11 +126,13 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         commands: format_ident!("{ident}Command"),
         error: quote!(::core::convert::Infallible),
         derives: Vec::new(),
+        snapshot: None,
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
     };
     let mut seen = Vec::new();
+    let mut snapshot = None;
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
         match key {
             "category" => model.category = category(input)?,
@@ -138,10 +144,12 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
             }
             "error" => model.error = input.parse::<Type>()?.into_token_stream(),
             "derive" => model.derives = derives(input)?,
+            "snapshot" => snapshot = Some(snapshot::tokens(input)?),
             _ => model.krate = keys::path(input)?,
         }
         Ok(())
     });
+    model.snapshot = snapshot.map(|(span, tokens)| Snapshot::parse(span, tokens, errors));
     for key in ["category", "events"] {
         if only_keys && !seen.iter().any(|seen| seen == key) {
             KEYS.missing(Span::call_site(), key, errors);

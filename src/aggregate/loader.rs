@@ -16,8 +16,10 @@ use crate::id::CommandId;
 use crate::store::{Decoder, KnownCommand, Snapshot, StoreError};
 use crate::stream::{StreamId, Version};
 
-/// How many events of one stream are loaded before the others get their turn.
+/// How many events of one stream are loaded before the others get their turn, the first time. Each time it is twice as many, up
+/// to 64 times: a store that looks for the next event from the end of the stream looks past all those that are left.
 const STRETCH: usize = 1_000;
+const LONGEST: usize = 64 * STRETCH;
 
 /// How many threads of a shard wait at a time; each holds a reader of the store, and SQLite keeps this many unless told
 /// otherwise. A stream whose reading hangs takes one of them; the others go on.
@@ -113,6 +115,8 @@ struct Loading<A> {
     unproven: bool,
     /// There is a snapshot that cannot be used.
     ignored: bool,
+    /// How many events are folded the next time.
+    stretch: usize,
     /// How long it has taken so far, without waiting for its turn.
     took: Duration,
 }
@@ -237,10 +241,11 @@ impl<A: Aggregate> Office<A> {
             Some(keeper) => keeper.load(&**self.decoder.store(), stream),
         };
         let ignored = matches!(loaded, Loaded::Ignored);
-        match loaded {
-            Loaded::Found(live) => Loading { live, unproven: true, ignored, took: Duration::ZERO },
-            _ => Loading { live: Live::empty(), unproven: false, ignored, took: Duration::ZERO },
-        }
+        let (live, unproven) = match loaded {
+            Loaded::Found(live) => (live, true),
+            Loaded::Nothing | Loaded::Ignored => (Live::empty(), false),
+        };
+        Loading { live, unproven, ignored, stretch: STRETCH, took: Duration::ZERO }
     }
 
     /// Folds the next stretch of the stream; breaks if there is more.
@@ -249,7 +254,8 @@ impl<A: Aggregate> Office<A> {
         stream: &StreamId,
         loading: &mut Loading<A>,
     ) -> Result<ControlFlow<()>, LoadError> {
-        let mut left = STRETCH;
+        let mut left = loading.stretch;
+        loading.stretch = LONGEST.min(left * 2);
         let mut failed = None;
         // The last event of a snapshot is read again: a stream that does not hold it never came to that state.
         let behind = u64::from(loading.unproven);

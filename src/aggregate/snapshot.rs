@@ -32,12 +32,13 @@ use super::Aggregate;
 use super::loader::Live;
 use crate::actor::Panic;
 use crate::codec::{Codec, CodecError};
+use crate::shape::{Form, Shape};
 use crate::store::{EventStore, Snapshot};
 use crate::stream::{StreamId, Version};
 
 /// When snapshots of an aggregate are taken, and how its state is written; see [`Aggregate::snapshots`].
 ///
-/// Any of the occasions may be combined. Without one, snapshots that are there are used, and none is taken.
+/// Any of the occasions may be combined.
 ///
 /// The state is kept as JSON, so it has to come back from that as it was: what serde skips must not matter, a float must be
 /// finite, and the keys of a map are texts or whole numbers. Where `apply` is changed so that it makes another state of the same
@@ -54,11 +55,12 @@ pub struct Snapshots<A> {
     read: fn(&[u8]) -> Result<A, CodecError>,
 }
 
-impl<A: Serialize + DeserializeOwned> Snapshots<A> {
-    /// Snapshots of states of this shape.
-    pub fn of_shape(shape: [u8; 16]) -> Self {
+impl<A: Shape + Serialize + DeserializeOwned> Snapshots<A> {
+    /// Snapshots without an occasion: those that are there are used, and none is taken.
+    #[expect(clippy::new_without_default, reason = "the occasions belong to it")]
+    pub fn new() -> Self {
         Self {
-            shape,
+            shape: Form::of::<A>().digest(),
             every: None,
             bytes: None,
             slower_than: None,

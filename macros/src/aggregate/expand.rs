@@ -304,6 +304,8 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
         quote!(match __command { #(#command_names,)* #(#heard_names,)* })
     };
     let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
+    let snapshots = model.snapshot.as_ref().filter(|_| complete);
+    let snapshots = snapshots.map(|snapshot| snapshot.method(krate));
     let types = quote_spanned! {events.span()=>
         type Event = #events;
         type Command = #commands;
@@ -329,6 +331,7 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
                 #command_name
             }
             #subscribe
+            #snapshots
         }
     }
 }

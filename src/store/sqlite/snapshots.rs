@@ -8,10 +8,15 @@
 //! the writer takes it along. Until it is in the table it is answered from memory. A crash loses what waits, which costs
 //! nothing but the time to fold those streams again.
 //!
+//! # Damage
+//! Each row has a hash of all that stands in it, under the secret of the log. A row that was changed, or comes from another log,
+//! is reported as damaged and never answered.
+//!
 //! # What fails
 //! A snapshot that cannot be written never fails the commits that it went along with: they are written again without it, and
 //! it is dropped with a warning.
 
+use std::hash::Hasher;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +25,10 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
+use siphasher::sip::SipHasher13;
 
 use super::file::{damaged, failed};
+use super::tail::Secret;
 use crate::store::{Snapshot, StoreError};
 use crate::stream::{StreamId, Version};
 
@@ -92,7 +99,11 @@ impl Pending {
 }
 
 /// Writes snapshots within a transaction.
-pub(super) fn insert(log: &Connection, snapshots: &[Snapshot]) -> rusqlite::Result<()> {
+pub(super) fn insert(
+    log: &Connection,
+    secret: Secret,
+    snapshots: &[Snapshot],
+) -> rusqlite::Result<()> {
     let mut insert = log.prepare_cached(
         "INSERT INTO snapshots (stream, version, shape, state) VALUES (?, ?, ?, ?) ON CONFLICT (stream) \
          DO UPDATE SET version = excluded.version, shape = excluded.shape, state = excluded.state",
@@ -103,7 +114,7 @@ pub(super) fn insert(log: &Connection, snapshots: &[Snapshot]) -> rusqlite::Resu
         insert.execute(params![
             snapshot.stream.as_str(),
             snapshot.version.as_u64() as i64,
-            snapshot.shape,
+            stamp(secret, snapshot),
             state
         ])?;
     }
@@ -113,6 +124,7 @@ pub(super) fn insert(log: &Connection, snapshots: &[Snapshot]) -> rusqlite::Resu
 /// The snapshot of a stream in the table.
 pub(super) fn select(
     log: &Connection,
+    secret: Secret,
     path: &Path,
     stream: &StreamId,
 ) -> Result<Option<Snapshot>, StoreError> {
@@ -121,24 +133,41 @@ pub(super) fn select(
         .map_err(|error| failed(path, error))?;
     let found = select
         .query_row([stream.as_str()], |row| {
-            let shape = row.get_ref(1)?.as_blob()?.try_into().ok();
-            let state = row.get_ref(2)?.as_bytes()?.into();
-            Ok((row.get::<_, i64>(0)? as u64, shape, state))
+            let version = Version::new(row.get::<_, i64>(0)? as u64);
+            let stamp = row.get_ref(1)?.as_blob()?.to_vec();
+            Ok((version, stamp, Arc::from(row.get_ref(2)?.as_bytes()?)))
         })
         .optional();
-    let unreadable = |why: String| damaged(path, format!("the snapshot of stream {stream}: {why}"));
+    let unreadable = |why: &str| damaged(path, format!("the snapshot of stream {stream}: {why}"));
     match found {
         Ok(None) => Ok(None),
-        Ok(Some((version, Some(shape), state))) => Ok(Some(Snapshot {
-            stream: stream.clone(),
-            version: Version::new(version),
-            shape,
-            state,
-        })),
-        Ok(Some((_, None, _))) => Err(unreadable("its shape is no hash".to_owned())),
+        Ok(Some((version, found, state))) => {
+            let shape = found.first_chunk().copied().unwrap_or_default();
+            let snapshot = Snapshot { stream: stream.clone(), version, shape, state };
+            if found == stamp(secret, &snapshot) {
+                Ok(Some(snapshot))
+            } else {
+                Err(unreadable("it is not as it was written"))
+            }
+        }
         Err(error) if error.sqlite_error_code().is_some() => Err(failed(path, error)),
-        Err(error) => Err(unreadable(error.to_string())),
+        Err(error) => Err(unreadable(&error.to_string())),
     }
+}
+
+/// What stands in column `shape`: the shape, and the hash of the row.
+fn stamp(secret: Secret, snapshot: &Snapshot) -> [u8; 24] {
+    let mut hasher = SipHasher13::new_with_key(&secret.0);
+    hasher.write_u64(snapshot.version.as_u64());
+    hasher.write(&snapshot.shape);
+    hasher.write_u64(snapshot.stream.as_str().len() as u64);
+    hasher.write(snapshot.stream.as_str().as_bytes());
+    hasher.write(&snapshot.state);
+    let hash = hasher.finish().to_le_bytes();
+    std::array::from_fn(|at| {
+        let byte = snapshot.shape.iter().chain(&hash).nth(at);
+        byte.copied().unwrap_or_default()
+    })
 }
 
 /// Deletes all of them from the table.

@@ -17,7 +17,7 @@ use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::reader::known;
 use super::snapshots;
-use super::tail::{Generation, Head, Place, StreamKey, Through, is_v7};
+use super::tail::{Generation, Head, Place, Secret, StreamKey, Through, is_v7};
 use crate::event::Recorded;
 use crate::id::CommandId;
 use crate::store::hash::Prehashed;
@@ -269,7 +269,7 @@ impl Writer {
         let mut snapshots = self.shared.snapshots.all();
         loop {
             let write = |log: &_| self.group.write(log, commits, outcomes, self.through.bare);
-            let written = transaction(log, &snapshots, write);
+            let written = transaction(log, self.shared.secret, &snapshots, write);
             let Err(Failure { error, of_snapshots }) = written else {
                 self.shared.snapshots.remove(&snapshots);
                 return Ok(());
@@ -301,7 +301,8 @@ impl Writer {
         if snapshots.is_empty() {
             return Ok(());
         }
-        let written = self.alone(|log| snapshots::insert(log, &snapshots));
+        let secret = self.shared.secret;
+        let written = self.alone(|log| snapshots::insert(log, secret, &snapshots));
         self.shared.snapshots.remove(&snapshots);
         written
     }
@@ -322,7 +323,7 @@ impl Writer {
         let Some(log) = &self.log else {
             return Ok(());
         };
-        let Err(Failure { error, .. }) = transaction(log, &[], work) else {
+        let Err(Failure { error, .. }) = transaction(log, self.shared.secret, &[], work) else {
             return Ok(());
         };
         if !(log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok()) {
@@ -442,13 +443,15 @@ impl From<rusqlite::Error> for Failure {
 /// Does `work` and writes `snapshots` in one transaction; leaves it open if something fails.
 fn transaction(
     log: &Connection,
+    secret: Secret,
     snapshots: &[Snapshot],
     work: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> Result<(), Failure> {
     log.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
     work(log)?;
     if !snapshots.is_empty() {
-        snapshots::insert(log, snapshots).map_err(|error| Failure { error, of_snapshots: true })?;
+        snapshots::insert(log, secret, snapshots)
+            .map_err(|error| Failure { error, of_snapshots: true })?;
     }
     log.prepare_cached("COMMIT")?.raw_execute()?;
     Ok(())
