@@ -44,6 +44,46 @@ use crate::stream::{StreamId, Version};
 /// finite, and the keys of a map are texts or whole numbers. Where `apply` is changed so that it makes another state of the same
 /// events, and no field of the state changes, raise the [`version`](Self::version) or
 /// [delete the snapshots](crate::App::delete_snapshots): nothing else shows that they are outdated.
+///
+/// What it costs: a shard writes the state down once in a turn at most, and only if one is due. In SQLite a snapshot goes along with
+/// the next transaction of the log; a transaction of its own it gets only where more than 1,024 wait, or 8 MiB, and no command is
+/// sent, and when the log is closed.
+///
+/// # Examples
+#[cfg_attr(feature = "macros", doc = "```")]
+#[cfg_attr(not(feature = "macros"), doc = "```ignore")]
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{App, Command, Event, Memory, Shape, aggregate};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "meter.read", version = 1)]
+/// struct Read { watts: u64 }
+///
+/// #[derive(Command, Clone)]
+/// struct Note { watts: u64 }
+///
+/// #[derive(Default, Shape, Serialize, Deserialize)]
+/// struct Meter { total: u64 }
+///
+/// #[aggregate(category = "meter", events = MeterEvent, snapshot(every = 100, slower_than = "20 ms", on_passivation))]
+/// impl Meter {
+///     #[command]
+///     fn note(&self, Note { watts }: Note) -> Read { Read { watts } }
+///     #[apply]
+///     fn read(&mut self, event: &Read) { self.total += event.watts }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let app = App::builder().store(Memory::new()).aggregate::<Meter>().arbiters(1).start().await?;
+/// for watts in 1..=250 {
+///     app.send("hall", Note { watts }).await?;
+/// }
+/// app.shutdown().await?;
+/// assert_eq!(app.status().aggregates[0].shards[0].snapshots_written, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "it has to be returned from `Aggregate::snapshots`"]
 pub struct Snapshots<A> {
     shape: [u8; 16],
