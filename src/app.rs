@@ -540,6 +540,8 @@ pub struct ShardStatus {
     pub snapshots_ignored: u64,
     /// How many snapshots could not be written, or found too many that wait for that.
     pub snapshots_failed: u64,
+    /// How many events it has passed over while it loaded aggregates, because the program does not know them.
+    pub ignored: u64,
 }
 
 impl ShardStatus {
@@ -553,6 +555,7 @@ impl ShardStatus {
             snapshots_written: gauge.snapshots.written.load(Relaxed),
             snapshots_ignored: gauge.snapshots.ignored.load(Relaxed),
             snapshots_failed: gauge.snapshots.failed.load(Relaxed),
+            ignored: gauge.ignored.load(Relaxed),
         }
     }
 }

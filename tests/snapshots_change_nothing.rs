@@ -428,3 +428,26 @@ async fn a_snapshot_that_is_ahead_of_its_stream_is_ignored() {
 fn stream(id: &str) -> StreamId {
     StreamId::new("ledger", id).unwrap()
 }
+
+/// A program that passes over an event keeps no state without it for one that knows the event.
+#[tokio::test]
+async fn a_state_that_lacks_an_event_is_never_stored() {
+    let store = Arc::new(Memory::new());
+    let app = with_policy(App::builder().store(Shared(Arc::clone(&store))), NO_SNAPSHOTS);
+    let app = app.start().await.unwrap();
+    for (id, wish) in
+        [("1", Wish::Deposit(7, 1)), ("1", Wish::Withdraw(5)), ("2", Wish::Deposit(7, 1))]
+    {
+        send(&app, NO_SNAPSHOTS, id, wish).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    let app = App::builder().store(Shared(Arc::clone(&store))).aggregate::<Forgetful>().arbiters(1);
+    let app = app.start().await.unwrap();
+    for id in ["1", "2"] {
+        app.send(id, Touch).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    assert_eq!(shard(&app).ignored, 1);
+    assert_eq!(store.load_snapshot(&stream("1")).unwrap(), None);
+    assert_eq!(store.load_snapshot(&stream("2")).unwrap().unwrap().version, Version::new(2));
+}

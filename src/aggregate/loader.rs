@@ -13,6 +13,7 @@ use super::snapshot::{Due, Keeper, Loaded, Since};
 use crate::actor::Panic;
 use crate::event::DecodeError;
 use crate::id::CommandId;
+use crate::retry::UnknownEvents;
 use crate::store::{Decoder, KnownCommand, Snapshot, StoreError};
 use crate::stream::{StreamId, Version};
 
@@ -34,6 +35,8 @@ pub(super) struct Live<A> {
     pub(super) version: Version,
     /// Counted only if it has snapshots.
     pub(super) since: Since,
+    /// How many unknown events were passed over while it was loaded.
+    pub(super) ignored: u64,
 }
 
 /// What is wanted for one stream.
@@ -277,6 +280,13 @@ impl<A: Aggregate> Office<A> {
                     live.since.add(1, recorded.payload.len());
                     ControlFlow::Continue(())
                 }
+                Err(DecodeError::UnknownName { .. })
+                    if A::unknown_events() == UnknownEvents::Ignore =>
+                {
+                    loading.live.ignored += 1;
+                    loading.live.version = recorded.header.version;
+                    ControlFlow::Continue(())
+                }
                 Err(error) => {
                     let version = recorded.header.version;
                     failed = Some(LoadError::Unreadable { version, source: Arc::new(error) });
@@ -305,8 +315,8 @@ impl<A: Aggregate> Office<A> {
         let keeper = self.keeper.as_ref()?;
         let Loading { live, ignored, took, .. } = loading;
         // One that could not be used is replaced, so that it is met only once.
-        let is_due = keeper.is_due_after_load(live.since, *took)
-            || (*ignored && live.version > Version::EMPTY);
+        let is_due = keeper.is_due_after_load(live, *took)
+            || (*ignored && live.version > Version::EMPTY && live.has_seen_all());
         if !is_due {
             return None;
         }
@@ -323,9 +333,17 @@ impl<A: Aggregate> Office<A> {
     }
 }
 
+impl<A> Live<A> {
+    /// Whether no event was passed over. The program may know it one day, and a snapshot would lack it for ever.
+    pub(super) fn has_seen_all(&self) -> bool {
+        self.ignored == 0
+    }
+}
+
 impl<A: Aggregate> Live<A> {
     /// Before the first event.
     fn empty() -> Self {
-        Self { aggregate: A::default(), version: Version::EMPTY, since: Since::default() }
+        let (version, since) = (Version::EMPTY, Since::default());
+        Self { aggregate: A::default(), version, since, ignored: 0 }
     }
 }

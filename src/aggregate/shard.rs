@@ -137,6 +137,7 @@ pub(crate) struct ShardGauge {
     /// How many snapshots wait to be written.
     pub(crate) saving: AtomicUsize,
     pub(crate) snapshots: Arc<SnapshotGauge>,
+    pub(crate) ignored: AtomicU64,
 }
 
 #[cfg(feature = "testing")]
@@ -486,8 +487,9 @@ impl<A: Aggregate> Shard<A> {
         queue.errand = false;
         match result {
             Ok(Findings { live, ids }) => {
-                if live.is_some() {
-                    entry.live = live;
+                if let Some(live) = live {
+                    self.gauge.ignored.fetch_add(live.ignored, Ordering::Relaxed);
+                    entry.live = Some(live);
                 }
                 let mut known = HashMap::new();
                 for (id, command) in ids {
@@ -550,7 +552,7 @@ impl<A: Aggregate> Shard<A> {
         };
         let gone = self.entries.extract_if(|_, entry| !stays(entry));
         let due = gone.filter_map(|(stream, entry)| {
-            let live = entry.live.filter(|live| keeper.is_due_on_passivation(live.since))?;
+            let live = entry.live.filter(|live| keeper.is_due_on_passivation(live))?;
             Some(Due::Passivated(stream, live))
         });
         let due: Vec<_> = due.collect();
@@ -711,7 +713,7 @@ impl<A: Aggregate> Desk<A> {
             if let Some(keeper) = &self.keeper {
                 let bytes = commit.events.iter().map(|event| event.payload.len()).sum();
                 live.since.add(events, bytes);
-                if keeper.is_due(live.since) {
+                if keeper.is_due(live) {
                     live.since = Since::default();
                     self.due.insert(context.stream.clone());
                 }

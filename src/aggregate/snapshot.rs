@@ -12,6 +12,9 @@
 //! Committed ones only. A shard decides ahead of the commit, so a state that it takes travels with its turn, and is dropped if
 //! a commit of its stream in that turn fails.
 //!
+//! One that has passed over an event which the program does not know (`unknown = ignore`) is not stored either: a program that
+//! knows the event folds it.
+//!
 //! # Another shape
 //! The shape of the state stands in the snapshot. One of another shape, one that cannot be read, and one that claims to
 //! have seen more than the stream holds are ignored with a warning, the whole stream is folded, and a new one is taken.
@@ -236,20 +239,21 @@ impl<A: Aggregate> Keeper<A> {
         A::snapshots().map(|snapshots| Self { snapshots, gauge: Arc::clone(gauge) })
     }
 
-    pub(super) fn is_due(&self, since: Since) -> bool {
-        let Snapshots { every, bytes, .. } = self.snapshots;
-        every.is_some_and(|every| since.events >= every)
-            || bytes.is_some_and(|bytes| since.bytes >= bytes)
+    pub(super) fn is_due(&self, live: &Live<A>) -> bool {
+        let (since, Snapshots { every, bytes, .. }) = (live.since, self.snapshots);
+        let is_due = every.is_some_and(|every| since.events >= every)
+            || bytes.is_some_and(|bytes| since.bytes >= bytes);
+        is_due && live.has_seen_all()
     }
 
     /// Whether one is taken of an aggregate that has just been loaded, in this time.
-    pub(super) fn is_due_after_load(&self, since: Since, took: Duration) -> bool {
+    pub(super) fn is_due_after_load(&self, live: &Live<A>, took: Duration) -> bool {
         let slow = self.snapshots.slower_than.is_some_and(|limit| took > limit);
-        self.is_due(since) || (slow && !since.is_empty())
+        self.is_due(live) || (slow && !live.since.is_empty() && live.has_seen_all())
     }
 
-    pub(super) fn is_due_on_passivation(&self, since: Since) -> bool {
-        self.snapshots.on_passivation && !since.is_empty()
+    pub(super) fn is_due_on_passivation(&self, live: &Live<A>) -> bool {
+        self.snapshots.on_passivation && !live.since.is_empty() && live.has_seen_all()
     }
 
     pub(super) fn takes_passivated(&self) -> bool {
@@ -299,7 +303,7 @@ impl<A: Aggregate> Keeper<A> {
         // `Deserialize` is the user's code.
         match Panic::catch(|| (self.snapshots.read)(&snapshot.state)) {
             Ok(Ok(aggregate)) => {
-                Loaded::Found(Live { aggregate, version, since: Since::default() })
+                Loaded::Found(Live { aggregate, version, since: Since::default(), ignored: 0 })
             }
             Ok(Err(error)) => ignored(&with_source(&error)),
             Err(panic) => ignored(&panic.message),

@@ -396,6 +396,44 @@ former!(Extended, ToExtended,);
 former!(Retyped, ToRetyped,);
 former!(Revised, ToRevised, .version(2));
 
+mod forgetful {
+    use super::*;
+
+    #[derive(Event, Clone, Serialize, Deserialize)]
+    #[event(name = "ledger.deposited", version = 1)]
+    pub(crate) struct Deposited {
+        cents: i64,
+    }
+
+    #[derive(Command, Clone)]
+    pub(crate) struct Touch;
+
+    /// Knows deposits only.
+    #[derive(Default, Shape, Serialize, Deserialize)]
+    pub(crate) struct Forgetful {
+        cents: i64,
+    }
+
+    #[aggregate(
+        category = "ledger",
+        events = ForgetfulEvent,
+        snapshot(every = 1, slower_than = "1 week", on_passivation),
+        unknown = ignore
+    )]
+    impl Forgetful {
+        #[command]
+        fn touch(&self, _: Touch) -> Deposited {
+            Deposited { cents: 1 }
+        }
+
+        #[apply]
+        fn deposited(&mut self, event: &Deposited) {
+            self.cents += event.cents;
+        }
+    }
+}
+pub(crate) use forgetful::{Forgetful, Touch};
+
 /// How a snapshot comes back from the store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Spoilt {

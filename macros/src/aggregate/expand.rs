@@ -306,6 +306,13 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
     let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
     let snapshots = model.snapshot.as_ref().filter(|_| complete);
     let snapshots = snapshots.map(|snapshot| snapshot.method(krate));
+    let unknown = model.unknown.as_ref().map(|policy| {
+        quote! {
+            fn unknown_events() -> #krate::UnknownEvents {
+                #krate::UnknownEvents::#policy
+            }
+        }
+    });
     let types = quote_spanned! {events.span()=>
         type Event = #events;
         type Command = #commands;
@@ -330,6 +337,7 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             fn command_name(__command: &#commands) -> &'static ::core::primitive::str {
                 #command_name
             }
+            #unknown
             #subscribe
             #snapshots
         }
