@@ -46,7 +46,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision, Snapshots};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
@@ -87,7 +87,7 @@ pub use sequencer::SequencerStatus;
 pub use shape::{Form, Shape};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
-    StoreError,
+    Snapshot, StoreError,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{Sqlite, SqliteOptions};

@@ -264,6 +264,10 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   both enums are `pub` otherwise.
 /// - `error = BankError`: why commands are rejected; `Infallible` otherwise.
 /// - `derive(Clone, PartialEq)`: derives for the enum of events; each event needs them too.
+/// - `snapshot(every = 1_000, bytes = 1_000_000, slower_than = "20 ms", on_passivation)`, any of these: when snapshots of the state are
+///   taken, from which it is then loaded; see `tidings::Snapshots`. The state must be `Serialize`, `Deserialize` and `Shape`. With
+///   `version = 2` those of other versions are ignored: raise it when an `#[apply]` method makes another state of the same events and
+///   the fields stay.
 /// - `unknown = ignore`: passes over events in its streams that the program does not know; without it an aggregate that has one
 ///   cannot be loaded. See `tidings::UnknownEvents`.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.

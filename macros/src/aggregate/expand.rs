@@ -321,6 +321,8 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
         quote!(match __command { #(#command_names,)* #(#heard_names,)* })
     };
     let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
+    let snapshots = model.snapshot.as_ref().filter(|_| complete);
+    let snapshots = snapshots.map(|snapshot| snapshot.method(krate));
     let unknown = model.unknown.as_ref().map(|policy| {
         quote! {
             fn unknown_events() -> #krate::UnknownEvents {
@@ -354,6 +356,7 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             }
             #unknown
             #subscribe
+            #snapshots
         }
     }
 }
