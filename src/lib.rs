@@ -11,6 +11,7 @@ mod codec;
 mod command;
 pub mod docs;
 mod event;
+mod history;
 mod http;
 mod id;
 #[cfg(feature = "sqlite")]
@@ -64,6 +65,10 @@ pub use event::{
     DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
     ReadAs, Recorded, TransientEvent, decode_event,
 };
+pub use history::{
+    Diff, DiffError, Difference, History, HistoryError, Loaded, Loading, StreamPoint, Trace,
+    TraceNode, Traced,
+};
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
 #[cfg(feature = "sqlite")]
@@ -75,8 +80,8 @@ pub use letters::{
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Rebuild, Storage, View, ViewError,
-    ViewRef, Watching,
+    AsOf, AsOfError, AtLeast, HandlerOutcome, Handlers, InMemory, LogPoint, Projection, Rebuild,
+    Storage, View, ViewError, ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};

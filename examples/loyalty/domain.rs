@@ -182,6 +182,11 @@ impl Member {
 }
 
 impl Member {
+    /// The points and the tier, as of the last purchase.
+    pub(crate) fn standing(&self) -> (i64, Tier) {
+        (self.points, self.tier)
+    }
+
     /// What the turns of the year since the last purchase leave of the points.
     fn points_left(&self, on: Date) -> i64 {
         let years = self.last.map_or(0, |last| on.year() - last.year());

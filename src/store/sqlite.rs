@@ -58,8 +58,9 @@ use super::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
     StoreError,
 };
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::stream::{Position, StreamId, Version};
 
 /// A log in an SQLite database, open.
@@ -225,6 +226,19 @@ impl EventStore for Sqlite {
 
     fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError> {
         self.readers.log(after, filter, limit)
+    }
+
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.readers.story(story, after, limit)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.readers.position_at(time)
     }
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {

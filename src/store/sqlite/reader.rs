@@ -9,7 +9,7 @@ use dashmap::DashSet;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use rusqlite::types::{FromSqlResult, ValueRef};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::Shared;
@@ -142,6 +142,43 @@ impl Readers {
         self.with(|shared, reader| {
             snapshots::select(&reader.log, shared.secret, &shared.files.log, stream)
         })
+    }
+
+    /// Looks for the events of a story in the next window.
+    pub(super) fn story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.with(|shared, reader| {
+            let (after, head) = (after.as_u64(), shared.head());
+            let mut events = Vec::new();
+            let through = match limit == 0 || after >= head {
+                true => after,
+                false => {
+                    let end = head.min(after.saturating_add(WINDOW));
+                    reader.of_story(&shared.files.log, after, end, story, limit, &mut events)?
+                }
+            };
+            Ok(Page { events, through: Position::new(through) })
+        })
+    }
+
+    /// Window by window, so that no view of the log is held for long.
+    pub(super) fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let head = self.shared.head();
+        let mut after = 0;
+        while after < head {
+            let end = head.min(after + WINDOW);
+            let found = self
+                .with(|shared, reader| reader.first_later(&shared.files.log, after, end, time))?;
+            if let Some(later) = found {
+                return Ok(Position::new(later - 1));
+            }
+            after = end;
+        }
+        Ok(Position::new(head))
     }
 
     pub(super) fn command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
@@ -372,10 +409,92 @@ impl Reader {
             .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
             .and_then(|mut count| count.query_row([after as i64, through as i64], |row| row.get(0)))
             .map_err(refused)?;
-        if seen as u64 != through - after {
-            return Err(self.first_missing(path, after)?);
-        }
+        self.check_all_seen(path, after, through, seen)?;
         Ok(through)
+    }
+
+    /// The events of a story in a window. Where a story begins its id stands in another column. What is looked through is counted on
+    /// the way; a second pass for that would take as long again.
+    fn of_story(
+        &mut self,
+        path: &Path,
+        after: u64,
+        end: u64,
+        story: CorrelationId,
+        limit: usize,
+        events: &mut Vec<Recorded>,
+    ) -> Result<u64, StoreError> {
+        let refused = |error| failed(path, error);
+        let view = View::of(&self.log, true).map_err(refused)?;
+        let id = story.as_uuid().as_bytes().as_slice();
+        let (seen, found): (i64, String) = self
+            .log
+            .prepare_cached(
+                "SELECT count(*), json_group_array(position) \
+                 FILTER (WHERE coalesce(correlation_id, command_id, event_id) = ?3) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
+            )
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, id];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(refused)?;
+        self.check_all_seen(path, after, end, seen)?;
+        let mut found: Vec<u64> = serde_json::from_str(&found)
+            .map_err(|error| damaged(path, format!("positions are no numbers: {error}")))?;
+        found.sort_unstable();
+        let through = match found.get(limit - 1) {
+            Some(last) => *last,
+            None => end,
+        };
+        found.truncate(limit);
+        let mut select = self.log.prepare_cached(select!("WHERE position = ?")).map_err(refused)?;
+        for position in found {
+            let mut rows = select.query([position as i64]).map_err(refused)?;
+            let row = rows.next().map_err(refused)?.ok_or_else(|| missing(path, position))?;
+            events.push(decode(row, None, &mut self.names, path)?.0);
+        }
+        drop(select);
+        view.end().map_err(refused)?;
+        Ok(through)
+    }
+
+    /// The position of the first event of the window that was decided after `time`.
+    fn first_later(
+        &self,
+        path: &Path,
+        after: u64,
+        end: u64,
+        time: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        // Times beyond the range of SQLite's numbers are stored as negative ones, which are later than all others.
+        let (seen, found): (i64, Option<i64>) = self
+            .log
+            .prepare_cached(
+                "SELECT count(*), min(position) FILTER (WHERE (time < 0, time) > (?3 < 0, ?3)) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
+            )
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, time.as_micros() as i64];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(|error| failed(path, error))?;
+        self.check_all_seen(path, after, end, seen)?;
+        Ok(found.map(|position| position as u64))
+    }
+
+    /// Positions are unique, so as many rows as there are places means a row for each.
+    fn check_all_seen(
+        &self,
+        path: &Path,
+        after: u64,
+        through: u64,
+        seen: i64,
+    ) -> Result<(), StoreError> {
+        match seen as u64 == through - after {
+            true => Ok(()),
+            false => Err(self.first_missing(path, after)?),
+        }
     }
 
     fn first_missing(&self, path: &Path, after: u64) -> Result<StoreError, StoreError> {
