@@ -25,12 +25,20 @@ mod query;
 mod reactor;
 mod retry;
 mod sequencer;
+mod shape;
 mod store;
 mod stream;
 mod subscriber;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// What the [`Form`] of a type is made of.
+pub mod forms {
+    pub use crate::shape::{
+        Describing, Field, Fields, Reading, Tagging, Variant, Variants, Writing,
+    };
+}
 
 /// What the handlers and the queries of table projections work with.
 #[cfg(feature = "sqlite")]
@@ -39,7 +47,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision, Snapshots};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
@@ -54,8 +62,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
+    ReadAs, Recorded, TransientEvent, decode_event,
 };
 pub use history::{
     Diff, DiffError, Difference, History, HistoryError, Loaded, Loading, StreamPoint, Trace,
@@ -81,9 +89,10 @@ pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, Que
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
+pub use shape::{Form, Shape};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
-    StoreError,
+    Snapshot, StoreError,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{Sqlite, SqliteOptions};
@@ -93,5 +102,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
+    Command, Event, Query, Shape, TransientEvent, aggregate, projection, reactor, subscriber,
 };
