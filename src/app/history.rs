@@ -24,8 +24,8 @@ impl App {
     /// Looks at the aggregate `id` as it is in the log now, or was at a [version](Loading::at_version) or a
     /// [time](Loading::at_time); await what this returns for a [`Loaded`](crate::Loaded).
     ///
-    /// Its stream is folded on a thread for waiting, beside the live aggregate, which is neither asked nor held up. `A` need not be
-    /// part of this app. The state at a time is that of everything before the first event of the stream that was decided later:
+    /// Its stream is folded on a thread for waiting, from its first event also where there is a snapshot, beside the live aggregate,
+    /// which is neither asked nor held up. `A` need not be part of this app. The state at a time is that of everything before the first event of the stream that was decided later:
     /// versions order events, clocks do not.
     ///
     /// # Errors
