@@ -75,12 +75,14 @@ pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, Que
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
 pub use sequencer::SequencerStatus;
+#[cfg(feature = "transfer")]
+pub use store::transfer;
+#[cfg(feature = "sqlite")]
+pub use store::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     StoreError,
 };
-#[cfg(feature = "sqlite")]
-pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 #[cfg(all(feature = "macros", feature = "sqlite"))]
