@@ -90,12 +90,14 @@ pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartF
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
 pub use shape::{Form, Shape};
+#[cfg(feature = "transfer")]
+pub use store::transfer;
+#[cfg(feature = "sqlite")]
+pub use store::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     Snapshot, StoreError,
 };
-#[cfg(feature = "sqlite")]
-pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 #[cfg(all(feature = "macros", feature = "sqlite"))]
