@@ -9,6 +9,8 @@
 
 mod builder;
 mod building;
+#[cfg(feature = "personal")]
+mod personal;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;
@@ -106,6 +108,8 @@ struct Inner {
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
     gauges: Arc<Gauges>,
+    #[cfg(feature = "personal")]
+    forgetting: crate::personal::Forgetting,
     running: Mutex<Running>,
 }
 

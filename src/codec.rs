@@ -44,6 +44,10 @@ pub struct CodecError {
 
 impl CodecError {
     fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        #[cfg(feature = "personal")]
+        if let Some(failure) = crate::personal::take_failure() {
+            return Self { source: failure };
+        }
         Self { source: Box::new(source) }
     }
 }

@@ -17,6 +17,8 @@ mod inbox;
 mod letters;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "personal")]
+pub mod personal;
 mod processor;
 mod projection;
 mod query;
@@ -62,6 +64,11 @@ pub use inbox::InboxError;
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
+};
+#[cfg(feature = "personal")]
+#[doc(no_inline)]
+pub use personal::{
+    ForgetError, Personal, PersonalError, SealError, SubjectEvent, SubjectForgotten,
 };
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};

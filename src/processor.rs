@@ -161,12 +161,24 @@ pub(crate) struct Chunk {
     pub(crate) failure: Option<Box<Failure>>,
     /// A handler ended the transaction that it was given.
     pub(crate) ended: bool,
+    /// A handler was told that a subject of personal data is forgotten.
+    #[cfg(feature = "personal")]
+    pub(crate) forgets: bool,
 }
 
 impl Chunk {
     /// Nothing folded, up to `through`.
     pub(crate) fn up_to(through: Position) -> Self {
-        Self { through, time: None, handled: 0, changes: Vec::new(), failure: None, ended: false }
+        Self {
+            through,
+            time: None,
+            handled: 0,
+            changes: Vec::new(),
+            failure: None,
+            ended: false,
+            #[cfg(feature = "personal")]
+            forgets: false,
+        }
     }
 }
 

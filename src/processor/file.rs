@@ -184,6 +184,9 @@ impl ViewsFile {
         }
         let begin = |connection: &mut Connection| {
             connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+            // What a view deletes when a subject is forgotten is to be gone from the file.
+            #[cfg(feature = "personal")]
+            connection.execute_batch("PRAGMA secure_delete = ON")?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(&format!(

@@ -8,6 +8,7 @@
 //! bank.db         the log: events, commands without events          append-only, no secondary index
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
+//! bank.keys.db    the keys of personal data, if there is any         not derived: without it that data is gone
 //! bank.db.lock    held while the log is open, by one process
 //! ```
 //! A commit appends to the log and to maps in memory, nothing else: an index that is kept up within the commit costs
@@ -26,7 +27,7 @@
 //! # Other programs
 //! They may read the file while the log is open. They must not write it.
 
-mod file;
+pub(crate) mod file;
 mod flusher;
 mod index;
 mod reader;
@@ -235,6 +236,10 @@ impl EventStore for Sqlite {
 
     fn views_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.views.clone())
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        Some(self.shared.files.keys.clone())
     }
 }
 
