@@ -148,7 +148,7 @@ mod seal;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use tokio::sync::oneshot;
@@ -159,7 +159,7 @@ use self::keys::Key;
 pub(crate) use self::keys::Keys;
 use self::scope::{Purpose, current};
 pub(crate) use self::scope::{recording, take_failure, with_keys};
-use self::seal::Text;
+use self::seal::{Text, refuse_scalars};
 use crate::bus::Topic;
 use crate::clock::Clock;
 use crate::command::Receipt;
@@ -542,8 +542,7 @@ impl<T: Serialize> Serialize for Personal<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Personal<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (subject, sealed) =
-            deserializer.deserialize_struct(NAME, &["subject", "sealed"], Fields)?;
+        let (subject, sealed) = deserializer.deserialize_any(Fields)?;
         let inner = Inner::read(subject.into(), sealed).map_err(|error| {
             let text = de::Error::custom(&error);
             scope::failed(error);
@@ -611,33 +610,107 @@ impl<'de> Visitor<'de> for Fields {
         Ok((subject, sealed.ok_or_else(|| de::Error::invalid_length(1, &self))?.0))
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        self.refuse()
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-        self.refuse()
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-        self.refuse()
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-        self.refuse()
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
-        self.refuse()
-    }
-
-    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Self::Value, E> {
-        self.refuse()
-    }
+    refuse_scalars!(
+        visit_bool(bool),
+        visit_i64(i64),
+        visit_u64(u64),
+        visit_f64(f64),
+        visit_str(&str),
+        visit_bytes(&[u8])
+    );
 }
 
-impl Fields {
-    fn refuse<T, E: de::Error>(self) -> Result<T, E> {
-        Err(E::invalid_type(Unexpected::Other("a value that is not sealed"), &self))
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        about: Personal<BTreeMap<String, Vec<u8>>>,
+        within: Personal<Personal<String>>,
+        number: u32,
+    }
+
+    fn note() -> Note {
+        let about = BTreeMap::from([("key".to_owned(), vec![0, 255, 7])]);
+        Note {
+            about: Personal::new("c-7", about),
+            within: Personal::new("c-8", Personal::new("c-7", "Ada".to_owned())),
+            number: 3,
+        }
+    }
+
+    fn check(
+        write: impl Fn(&Note) -> Result<Vec<u8>, Box<dyn std::error::Error>>,
+        read: impl Fn(&[u8]) -> Result<Note, Box<dyn std::error::Error>>,
+    ) {
+        let keys = Keys::in_memory(Uuid::new_v5(&crate::id::fresh(), b"formats"));
+        assert!(write(&note()).is_err(), "it is written outside of an app");
+        let bytes = recording(&keys, || write(&note())).unwrap();
+        assert!(!bytes.windows(3).any(|window| window == b"Ada" || window == b"key"));
+        assert_eq!(with_keys(&keys, || read(&bytes)).unwrap(), note());
+        let outside = read(&bytes).unwrap();
+        assert!(matches!(outside.about.get(), Err(PersonalError::Sealed { .. })));
+        let live = with_keys(&keys, || read(&bytes)).unwrap();
+        keys.destroy("c-7", crate::clock::Timestamp::default()).unwrap();
+        for forgotten in [&live, &with_keys(&keys, || read(&bytes)).unwrap()] {
+            assert!(forgotten.about.is_forgotten() && forgotten.number == 3);
+            assert!(forgotten.within.get().unwrap().is_forgotten());
+            // As a part of a state it is kept as what it is; into the log it does not go.
+            assert!(recording(&keys, || write(forgotten)).is_err());
+            let kept = with_keys(&keys, || write(forgotten)).unwrap();
+            let kept = with_keys(&keys, || read(&kept)).unwrap();
+            assert!(kept.about.is_forgotten() && kept.within.get().unwrap().is_forgotten());
+        }
+    }
+
+    #[test]
+    fn a_value_comes_back_from_each_format() {
+        check(|note| Ok(serde_json::to_vec(note)?), |bytes| Ok(serde_json::from_slice(bytes)?));
+        #[cfg(feature = "messagepack")]
+        {
+            check(|note| Ok(rmp_serde::to_vec(note)?), |bytes| Ok(rmp_serde::from_slice(bytes)?));
+            let read = |bytes: &[u8]| Ok(rmp_serde::from_slice(bytes)?);
+            check(|note| Ok(rmp_serde::to_vec_named(note)?), read);
+        }
+        #[cfg(feature = "cbor")]
+        check(
+            |note| {
+                let mut bytes = Vec::new();
+                ciborium::into_writer(note, &mut bytes)?;
+                Ok(bytes)
+            },
+            |bytes| Ok(ciborium::from_reader(bytes)?),
+        );
+    }
+
+    #[test]
+    fn a_scope_ends_with_a_panic_and_gives_way_to_one_within() {
+        let (outer, inner) =
+            (Keys::in_memory(crate::id::fresh()), Keys::in_memory(crate::id::fresh()));
+        let name = Personal::new("c-7", "Ada".to_owned());
+        with_keys(&outer, || {
+            let panic = crate::actor::Panic::catch(|| {
+                with_keys(&inner, || {
+                    serde_json::to_string(&name).unwrap();
+                    #[expect(clippy::panic, reason = "it is what is tested")]
+                    {
+                        panic!("in the inner one")
+                    }
+                })
+            });
+            assert!(panic.is_err());
+            serde_json::to_string(&name).unwrap();
+        });
+        assert!(serde_json::to_string(&name).is_err());
+        // It was sealed with keys of both, so either can make it forgotten.
+        assert_eq!(name.get().map(String::as_str), Ok("Ada"));
+        inner.destroy("c-7", crate::clock::Timestamp::default()).unwrap();
+        assert!(name.is_forgotten());
+        assert!(with_keys(&outer, || recording(&outer, || serde_json::to_string(&name))).is_err());
     }
 }

@@ -516,3 +516,77 @@ impl LazyFile {
         Ok(self.file.get_or_init(|| file))
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::personal::{Personal, with_keys};
+    use crate::store::Sqlite;
+
+    /// Values that are in use notice that they are forgotten, also when many other keys were used since they were read.
+    #[test]
+    fn the_table_lets_go_of_what_no_value_holds_and_of_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let log: Arc<dyn EventStore> =
+            Arc::new(Sqlite::open(directory.path().join("bank.db")).unwrap());
+        let keys = Keys::of(&log, None).unwrap();
+        let full = 16;
+        let text = |subject: &str| {
+            let value = Personal::new(subject, subject.to_owned());
+            with_keys(&keys, || serde_json::to_string(&value)).unwrap()
+        };
+        let read = |text: &str| -> Personal<String> {
+            with_keys(&keys, || serde_json::from_str(text)).unwrap()
+        };
+        let texts: Vec<String> = (0..200)
+            .map(|number| {
+                keys.0.table.write().full = full;
+                let text = text(&format!("c-{number}"));
+                if number % 2 == 0 {
+                    keys.save().unwrap();
+                }
+                text
+            })
+            .collect();
+        keys.save().unwrap();
+        assert!(keys.0.table.read().keys.len() <= full + 2);
+        let held: Vec<_> = texts.iter().step_by(20).map(|text| read(text)).collect();
+        for text in &texts {
+            keys.0.table.write().full = full;
+            assert!(read(text).get().is_ok());
+        }
+        assert!(keys.0.table.read().keys.len() <= full + held.len() + 1);
+        for value in held.iter().step_by(2) {
+            keys.destroy(value.subject(), Timestamp::default()).unwrap();
+        }
+        for (number, value) in held.iter().enumerate() {
+            assert_eq!(value.is_forgotten(), number % 2 == 0);
+        }
+        // One that nobody holds is forgotten as well.
+        keys.destroy("c-33", Timestamp::default()).unwrap();
+        assert!(texts.get(33).is_some_and(|text| read(text).is_forgotten()));
+    }
+
+    #[test]
+    fn two_threads_make_one_key_for_a_new_subject() {
+        let directory = tempfile::tempdir().unwrap();
+        let log: Arc<dyn EventStore> =
+            Arc::new(Sqlite::open(directory.path().join("bank.db")).unwrap());
+        let keys = Keys::of(&log, None).unwrap();
+        for round in 0..50 {
+            let subject = format!("c-{round}");
+            std::thread::scope(|scope| {
+                let make = || {
+                    let key = keys.0.key_to_seal(&subject).unwrap();
+                    keys.save().unwrap();
+                    key
+                };
+                let others: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+                let first = make();
+                for other in others {
+                    assert!(Arc::ptr_eq(&first, &other.join().unwrap()));
+                }
+            });
+        }
+    }
+}

@@ -36,6 +36,17 @@ pub(super) enum Nonces {
     Derived,
 }
 
+/// Methods of a visitor that refuse what is not sealed. Those that a visitor has by default quote it, and so do formats when they
+/// are asked for anything but what is there.
+macro_rules! refuse_scalars {
+    ($($visit:ident($scalar:ty)),+) => {$(
+        fn $visit<E: de::Error>(self, _: $scalar) -> Result<Self::Value, E> {
+            $crate::personal::seal::unsealed(&self)
+        }
+    )+};
+}
+pub(super) use refuse_scalars;
+
 /// Why a value was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
@@ -119,10 +130,7 @@ impl<B: AsRef<[u8]>> Serialize for Text<B> {
 
 impl<'de> Deserialize<'de> for Text<Vec<u8>> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.is_human_readable() {
-            true => deserializer.deserialize_str(TextVisitor),
-            false => deserializer.deserialize_byte_buf(TextVisitor),
-        }
+        deserializer.deserialize_any(TextVisitor)
     }
 }
 
@@ -136,9 +144,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        // What stands there instead is not quoted: it may be what should have been sealed.
-        let other = |_| E::invalid_value(Unexpected::Other("a text that is not sealed"), &self);
-        STANDARD.decode(text).map(Text).map_err(other)
+        STANDARD.decode(text).map(Text).or_else(|_| unsealed(&self))
     }
 
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
@@ -148,4 +154,11 @@ impl<'de> Visitor<'de> for TextVisitor {
     fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
         Ok(Text(bytes))
     }
+
+    refuse_scalars!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
+}
+
+/// Refuses what stands in the place of a sealed value without quoting it: it may be what should have been sealed.
+pub(super) fn unsealed<T, E: de::Error>(expected: &dyn de::Expected) -> Result<T, E> {
+    Err(E::invalid_type(Unexpected::Other("a value that is not sealed"), expected))
 }

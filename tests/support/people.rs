@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{Connection, Result as Sql, params};
 use tidings::{
-    App, AppBuilder, Command, Event, EventStore, Header, Personal, PersonalError, SendError, Sqlite,
-    SubjectForgotten, aggregate, projection,
+    App, AppBuilder, Command, Event, EventStore, Header, Personal, PersonalError, SendError,
+    Sqlite, SubjectForgotten, aggregate, projection,
 };
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ pub(crate) fn holding(directory: &Path, needle: &[u8]) -> Vec<String> {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         files += 1;
-        if bytes.windows(needle.len()).any(|window| window == needle) {
+        if bytes.windows(needle.len()).any(|window| window[0] == needle[0] && window == needle) {
             found.push(path.file_name().unwrap().to_string_lossy().into_owned());
         }
     }
