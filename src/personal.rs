@@ -570,6 +570,26 @@ impl<T: DeserializeOwned> Inner<T> {
     }
 }
 
+/// A sealed value as it stands in a payload of JSON.
+#[cfg(feature = "schemars")]
+impl<T> schemars::JsonSchema for Personal<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        NAME.into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A value about a person, sealed with a key of that person.",
+            "type": "object",
+            "properties": {
+                "subject": { "type": "string", "minLength": 1, "maxLength": 496 },
+                "sealed": { "type": "string", "contentEncoding": "base64" }
+            },
+            "required": ["subject", "sealed"]
+        })
+    }
+}
+
 /// Reads subject and sealed value. What stands in their place is never quoted: it may be what should have been sealed.
 struct Fields;
 

@@ -242,8 +242,8 @@ async fn many_keys_are_destroyed_without_a_trace_in_the_file() {
     for number in (0..400).step_by(7) {
         app.forget(subject(number)).await.unwrap();
     }
-    for (number, key) in keys.iter().enumerate() {
-        let is_there = !holding(directory.path(), key).is_empty();
+    for number in (0..400).filter(|number| number % 21 == 0 || number % 50 == 1) {
+        let is_there = !holding(directory.path(), &keys[number as usize]).is_empty();
         assert_eq!(is_there, number % 7 != 0, "the key of number {number}");
         let answer = ask(&app, &number.to_string()).await;
         assert_eq!(answer.name.unwrap().is_ok(), number % 7 != 0);

@@ -125,6 +125,55 @@ async fn a_backup_of_either_file_brings_nobody_back() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_are_on_their_way_come_before_or_are_unreadable() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bank.db");
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    let (mut written, mut refused) = (0, 0);
+    for number in 0..40_u32 {
+        let subject = format!("c-{number}");
+        // Its first key may be made, saved and destroyed at the same moment.
+        let sends = (0..6).map(|copy| {
+            let (app, subject) = (app.clone(), subject.clone());
+            tokio::spawn(async move {
+                let sent = app.send(format!("{number}/{copy}"), Join::new(&subject, "Ada")).await;
+                sent.map_err(|error| texts(&error))
+            })
+        });
+        let sends: Vec<_> = sends.collect();
+        if number % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        app.forget(&*subject).await.unwrap();
+        for copy in 0..6 {
+            let name = ask(&app, &format!("{number}/{copy}")).await.name;
+            assert!(name.is_none() || name == forgotten(&subject), "{name:?}");
+        }
+        for sent in sends {
+            match sent.await.unwrap() {
+                Ok(_) => written += 1,
+                Err(error) => {
+                    assert!(error.contains("is forgotten"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(written + refused == 240 && refused > 0, "{written} were written, {refused} refused");
+    app.shutdown().await.unwrap();
+    drop(app);
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    for number in 0..40 {
+        for copy in 0..6 {
+            let name = ask(&app, &format!("{number}/{copy}")).await.name;
+            assert!(name.is_none() || name == forgotten(&format!("c-{number}")), "{name:?}");
+        }
+    }
+    assert_eq!(told(app.store()).len(), 40);
+    app.shutdown().await.unwrap();
+}
+
 const DIRECTORY: &str = "TIDINGS_TEST_DIRECTORY";
 const FIRST: &str = "TIDINGS_TEST_FIRST";
 const ROUNDS: u64 = 6;

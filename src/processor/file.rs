@@ -146,6 +146,11 @@ impl ViewsFile {
             )?,
         };
         connection.busy_timeout(BUSY)?;
+        // What a view deletes when a subject is forgotten is to be gone from the file.
+        #[cfg(feature = "personal")]
+        if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+            connection.execute_batch("PRAGMA secure_delete = ON")?;
+        }
         Ok(connection)
     }
 
@@ -184,9 +189,6 @@ impl ViewsFile {
         }
         let begin = |connection: &mut Connection| {
             connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
-            // What a view deletes when a subject is forgotten is to be gone from the file.
-            #[cfg(feature = "personal")]
-            connection.execute_batch("PRAGMA secure_delete = ON")?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(&format!(

@@ -211,6 +211,12 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         self.file.install(&shadow.file, self.name, at, letters)?;
         (self.position, self.time) = at;
         self.target.projection = Arc::clone(&shadow.target.projection);
+        // What it replaces may have kept what it should not have.
+        #[cfg(feature = "personal")]
+        {
+            self.unwiped = true;
+            self.wipe();
+        }
         Ok(())
     }
 }
