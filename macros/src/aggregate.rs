@@ -9,6 +9,7 @@ use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
 use crate::errors::Errors;
+use crate::failures;
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, parenthesized, plain, text,
 };
@@ -22,6 +23,7 @@ const KEYS: Keys = Keys {
         ("events", "events = AccountEvent"),
         ("error", "error = BankError"),
         ("derive", "derive(Clone, PartialEq)"),
+        ("unknown", "unknown = ignore"),
         CRATE,
     ],
 };
@@ -38,6 +40,8 @@ struct Model {
     commands: Ident,
     error: TokenStream,
     derives: Vec<Path>,
+    /// The variant of `UnknownEvents`, if it is stated.
+    unknown: Option<Ident>,
     applied: Vec<Applied>,
     decided: Vec<Decided>,
     heard: Vec<Heard>,
@@ -122,6 +126,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         commands: format_ident!("{ident}Command"),
         error: quote!(::core::convert::Infallible),
         derives: Vec::new(),
+        unknown: None,
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
@@ -138,6 +143,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
             }
             "error" => model.error = input.parse::<Type>()?.into_token_stream(),
             "derive" => model.derives = derives(input)?,
+            "unknown" => model.unknown = Some(unknown(input)?),
             _ => model.krate = keys::path(input)?,
         }
         Ok(())
@@ -162,6 +168,17 @@ fn category(input: ParseStream<'_>) -> syn::Result<LitStr> {
         ));
     }
     Ok(category)
+}
+
+fn unknown(input: ParseStream<'_>) -> syn::Result<Ident> {
+    let policy = failures::unknown(input)?;
+    if policy == "Park" {
+        return Err(syn::Error::new(
+            policy.span(),
+            "an aggregate has nothing to park: write `unknown = refuse` or `unknown = ignore`",
+        ));
+    }
+    Ok(policy)
 }
 
 fn derives(input: ParseStream<'_>) -> syn::Result<Vec<Path>> {

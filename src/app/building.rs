@@ -19,7 +19,7 @@ use crate::aggregate::shard::{Limits, Shard, ShardGauge};
 use crate::aggregate::subscriptions::{self, Subscribing};
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Envelope, EventSet};
+use crate::event::{Envelope, EventSet, SetInfo};
 use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
@@ -141,8 +141,9 @@ impl Building {
     }
 
     /// Keeps two sets from using the same stored name.
-    fn claim(&mut self, set: TypeId, names: &[&'static str]) -> Result<(), StartError> {
-        match names.iter().find(|name| *self.names.entry(name).or_insert(set) != set) {
+    fn claim(&mut self, set: SetInfo) -> Result<(), StartError> {
+        let (id, names) = (set.id, &mut self.names);
+        match set.stored_names().find(|name| *names.entry(name).or_insert(id) != id) {
             Some(name) => Err(StartError::NameTwice(name)),
             None => Ok(()),
         }
@@ -154,7 +155,7 @@ impl Building {
         }
         StreamId::new(A::CATEGORY, "1")
             .map_err(|source| StartError::Category { category: A::CATEGORY, source })?;
-        self.claim(TypeId::of::<A::Event>(), A::Event::NAMES)?;
+        self.claim(SetInfo::of::<A::Event>())?;
         let arbiters = self.arbiters(Floor::Aggregates)?;
         let topic = self.topics.of::<A::Event>();
         let Some(sequencer) = self.sequencer.clone() else {
@@ -201,8 +202,8 @@ impl Building {
             });
             return Ok(());
         }
-        for (set, names) in sets {
-            self.claim(set, names)?;
+        for set in sets {
+            self.claim(set)?;
         }
         let (options, failures) = subscriptions::options::<A>();
         let plan = Plan { routes, hears, publishes, options, failures };
@@ -250,8 +251,7 @@ impl Building {
             ConsumerLetters::new(P::NAME, Arc::clone(&shelf), Arc::clone(&self.store));
         self.letters.push(letters);
         for source in &mut sources {
-            let (set, names) = source.set();
-            self.claim(set, names)?;
+            self.claim(source.set())?;
             source.connect(&mut self.topics);
         }
         let hears = sources.iter().map(|source| source.heard()).collect();
@@ -326,8 +326,8 @@ impl Building {
     pub(super) fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {
         let reactions = Reactions::<R>::of_reactor();
         reactions.check()?;
-        for (set, names) in reactions.sets() {
-            self.claim(set, names)?;
+        for set in reactions.sets() {
+            self.claim(set)?;
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
@@ -398,8 +398,8 @@ impl Building {
         if subscriptions.is_empty() {
             return Err(StartError::SubscriberNoHandlers(S::NAME));
         }
-        for (set, names) in subscriptions.sets() {
-            self.claim(set, names)?;
+        for set in subscriptions.sets() {
+            self.claim(set)?;
         }
         let (hears, publishes) = (subscriptions.heard(), subscriptions.published());
         let routes = Routes::new(&self.bus, &mut self.topics);
