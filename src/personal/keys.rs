@@ -29,7 +29,8 @@ use crate::clock::Timestamp;
 use crate::store::{Durability, EventStore, StoreError};
 use crate::stream::Position;
 
-/// How many keys stand in the table before those that no value holds leave it; about 150 bytes each.
+/// How many keys of a file stand in the table before those that no value holds leave it; about 150 bytes each.
+#[cfg(feature = "sqlite")]
 const KEPT: usize = 65_536;
 
 /// The keys of this process, by the log that they belong to: apps on one log share them.
@@ -46,6 +47,7 @@ pub(super) struct Vault {
     table: RwLock<Table>,
     finding: Mutex<()>,
     /// Those that the file does not hold yet.
+    #[cfg(feature = "sqlite")]
     unsaved: Mutex<Vec<Arc<Key>>>,
     has_unsaved: AtomicBool,
     /// Held while a subject is being forgotten.
@@ -56,6 +58,7 @@ pub(super) struct Vault {
 struct Table {
     keys: HashMap<Arc<str>, Arc<Key>>,
     /// When it holds this many, those leave it that no value holds.
+    #[cfg(feature = "sqlite")]
     full: usize,
 }
 
@@ -212,8 +215,13 @@ impl Keys {
         let new = Arc::new(Vault {
             log_id,
             place,
-            table: RwLock::new(Table { keys: HashMap::new(), full: KEPT }),
+            table: RwLock::new(Table {
+                keys: HashMap::new(),
+                #[cfg(feature = "sqlite")]
+                full: KEPT,
+            }),
             finding: Mutex::default(),
+            #[cfg(feature = "sqlite")]
             unsaved: Mutex::default(),
             has_unsaved: AtomicBool::new(false),
             forgetting: Mutex::default(),
