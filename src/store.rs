@@ -32,6 +32,8 @@ use uuid::Uuid;
 pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 pub use self::snapshot::Snapshot;
+#[cfg(all(feature = "personal", feature = "sqlite"))]
+pub(crate) use self::sqlite::file as sqlite_file;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 use crate::clock::Timestamp;
@@ -191,6 +193,11 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// The file in which views are kept beside this log; none if the log is not a file.
     fn views_beside(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// The file in which the keys of personal data are kept beside this log; none if the log is not a file.
+    fn keys_beside(&self) -> Option<PathBuf> {
         None
     }
 }

@@ -9,6 +9,7 @@
 //!                 snapshots                                         may be deleted
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
+//! bank.keys.db    the keys of personal data, if there is any         not derived: without it that data is gone
 //! bank.db.lock    held while the log is open, by one process
 //! ```
 //! Payloads of closed streams may lie in [archives](Sqlite::archive), files that are as much a part of the log as its own.
@@ -31,7 +32,7 @@
 
 mod archive;
 mod check;
-mod file;
+pub(crate) mod file;
 mod flusher;
 mod index;
 mod reader;
@@ -292,6 +293,10 @@ impl EventStore for Sqlite {
 
     fn views_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.views.clone())
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        Some(self.shared.files.keys.clone())
     }
 }
 

@@ -555,6 +555,10 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
     fn views_beside(&self) -> Option<PathBuf> {
         self.faults.shared.views.clone()
     }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        self.store.keys_beside()
+    }
 }
 
 impl<S: ?Sized> fmt::Debug for Faulty<S> {
