@@ -198,6 +198,18 @@ pub enum DecodeError {
         /// What the codec found.
         source: CodecError,
     },
+    /// The payload is in a format that this program was built without.
+    #[error(
+        "the payload of event {name:?} is in {codec:?}, and this program was built without the feature `{feature}` of tidings, which reads it: enable it"
+    )]
+    MissingFeature {
+        /// The event's stored name.
+        name: String,
+        /// The format.
+        codec: Codec,
+        /// The feature that reads it.
+        feature: &'static str,
+    },
     /// The event is read together with one beside it in its stream, and the log could not be read there.
     #[error("the event beside {name:?} in its stream, which it is read with, cannot be read")]
     Neighbour {
@@ -224,10 +236,11 @@ pub fn decode_event<E: Event>(
             known: E::VERSION,
         });
     }
-    codec.decode(payload).map_err(|source| DecodeError::Payload {
-        name: E::NAME,
-        version: schema_version,
-        source,
+    codec.decode(payload).map_err(|source| match codec.feature() {
+        Some(feature) if !codec.is_available() => {
+            DecodeError::MissingFeature { name: E::NAME.to_owned(), codec, feature }
+        }
+        _ => DecodeError::Payload { name: E::NAME, version: schema_version, source },
     })
 }
 
@@ -409,6 +422,13 @@ impl Recorded {
     pub fn decode<E: EventSet>(&self) -> Result<E, DecodeError> {
         let Header { name, schema_version, codec, .. } = &self.header;
         E::decode(name, *schema_version, *codec, &self.payload)
+    }
+}
+
+impl Recorded {
+    /// An event with a payload that a person wrote in place of the stored one: as JSON, whichever format that is in.
+    pub(crate) fn edited(header: &Header, payload: Arc<[u8]>) -> Self {
+        Self { header: Header { codec: Codec::Json, ..header.clone() }, payload }
     }
 }
 

@@ -19,6 +19,8 @@ mod inbox;
 mod letters;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "personal")]
+pub mod personal;
 mod processor;
 mod projection;
 mod query;
@@ -77,6 +79,11 @@ pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
 };
+#[cfg(feature = "personal")]
+#[doc(no_inline)]
+pub use personal::{
+    ForgetError, Personal, PersonalError, SealError, SubjectEvent, SubjectForgotten,
+};
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
@@ -90,12 +97,14 @@ pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartF
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
 pub use shape::{Form, Shape};
+#[cfg(feature = "transfer")]
+pub use store::transfer;
+#[cfg(feature = "sqlite")]
+pub use store::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     Snapshot, StoreError,
 };
-#[cfg(feature = "sqlite")]
-pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 #[cfg(all(feature = "macros", feature = "sqlite"))]

@@ -18,6 +18,8 @@ mod memory;
 mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "transfer")]
+pub mod transfer;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -30,8 +32,10 @@ use uuid::Uuid;
 pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 pub use self::snapshot::Snapshot;
+#[cfg(all(feature = "personal", feature = "sqlite"))]
+pub(crate) use self::sqlite::file as sqlite_file;
 #[cfg(feature = "sqlite")]
-pub use self::sqlite::{Sqlite, SqliteOptions};
+pub use self::sqlite::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 use crate::clock::Timestamp;
 use crate::event::{Header, Recorded, SetInfo};
 use crate::id::{CommandId, CorrelationId};
@@ -163,6 +167,24 @@ pub trait EventStore: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The commands that were committed without an event, in the order of their commits: after the first `after` of them at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, or if the store keeps no such list, as it does unless it says otherwise.
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let _ = (after, limit);
+        Err(StoreError::Failed {
+            place: "the log".to_owned(),
+            source: "its store cannot list the commands that were committed without an event"
+                .into(),
+        })
+    }
+
     /// What an acknowledged commit survives.
     fn durability(&self) -> Durability;
 
@@ -171,6 +193,11 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// The file in which views are kept beside this log; none if the log is not a file.
     fn views_beside(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// The file in which the keys of personal data are kept beside this log; none if the log is not a file.
+    fn keys_beside(&self) -> Option<PathBuf> {
         None
     }
 }
@@ -482,6 +509,16 @@ pub enum StoreError {
         /// The file or database.
         place: String,
         /// What is wrong, with positions.
+        what: String,
+    },
+    /// The payloads of events lie in an archive that cannot be read. Nothing else is affected; put the file there, and read again.
+    #[error("{place} has moved events into the archive {archive}, which {what}")]
+    Archive {
+        /// The log.
+        place: String,
+        /// The archive's file.
+        archive: String,
+        /// What is wrong with it, and what to do.
         what: String,
     },
     /// The database failed otherwise; whether a commit reached the disk is unknown.

@@ -10,8 +10,12 @@ use tracing::trace_span;
 use super::{Chunk, Failure, Sorting};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
+#[cfg(feature = "personal")]
+use crate::event::Event;
 use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded, SetInfo};
 use crate::letters::shelf::Fate;
+#[cfg(feature = "personal")]
+use crate::personal::SubjectForgotten;
 use crate::retry::UnknownEvents;
 use crate::store::Decoder;
 use crate::stream::{Position, StreamId};
@@ -189,7 +193,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
                 }
                 Fate::Discarded => Ok(()),
                 Fate::Edited(payload) => {
-                    let edited = Recorded { header: header.clone(), payload };
+                    let edited = Recorded::edited(header, payload);
                     fold_stored(handlers, target, &edited, sorting, chunk)
                 }
             };
@@ -216,7 +220,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         let folded = match sorting.fate(event.position) {
             Fate::Handle => fold_stored(&self.handlers, target, event, sorting, chunk),
             Fate::Edited(payload) => {
-                let edited = Recorded { header: event.header.clone(), payload };
+                let edited = Recorded::edited(&event.header, payload);
                 fold_stored(&self.handlers, target, &edited, sorting, chunk)
             }
             Fate::Discarded => Ok(()),
@@ -319,6 +323,10 @@ fn call<T, S: EventSet>(
         Ok(Ok(())) => {
             chunk.time = Some(header.time);
             chunk.handled += 1;
+            #[cfg(feature = "personal")]
+            {
+                chunk.forgets |= header.name == SubjectForgotten::NAME;
+            }
             return Ok(());
         }
         Ok(Err(error)) => error,

@@ -34,6 +34,9 @@ pub struct Memory {
     id: Uuid,
     log: RwLock<Log>,
     snapshots: RwLock<Prehashed<StreamId, Snapshot>>,
+    /// The keys of personal data live as long as the log.
+    #[cfg(feature = "personal")]
+    _keys: crate::personal::Keys,
 }
 
 /// How many events a reader looks at before it lets a waiting commit through: 512 clones take about 20 µs.
@@ -51,7 +54,7 @@ struct Log {
     /// The commands of the events up to this position are in `commands`.
     entered: u64,
     /// Commands that appended no event.
-    bare: Vec<KnownCommand>,
+    bare: Vec<(CommandId, KnownCommand)>,
 }
 
 struct Entered {
@@ -79,6 +82,19 @@ impl Memory {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// An empty log in which personal data looks as it does to [`given`](crate::testing::given()).
+    #[cfg(feature = "testing")]
+    pub(crate) fn for_tests() -> Self {
+        let id = crate::id::fresh();
+        Self {
+            id,
+            log: RwLock::default(),
+            snapshots: RwLock::default(),
+            #[cfg(feature = "personal")]
+            _keys: crate::personal::Keys::for_tests(id),
+        }
+    }
 }
 
 impl Memory {
@@ -102,7 +118,14 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { id: crate::id::fresh(), log: RwLock::default(), snapshots: RwLock::default() }
+        let id = crate::id::fresh();
+        Self {
+            id,
+            log: RwLock::default(),
+            snapshots: RwLock::default(),
+            #[cfg(feature = "personal")]
+            _keys: crate::personal::Keys::in_memory(id),
+        }
     }
 }
 
@@ -194,6 +217,16 @@ impl EventStore for Memory {
         Ok(())
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let log = self.log.read();
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(log.bare.iter().skip(after).take(limit).cloned().collect())
+    }
+
     fn durability(&self) -> Durability {
         Durability::Memory
     }
@@ -248,12 +281,13 @@ impl Log {
             && let Some((stream, _)) = commit.expectations.first()
         {
             self.commands.insert(id, Place::Bare(self.bare.len()));
-            self.bare.push(KnownCommand {
+            let known = KnownCommand {
                 stream: stream.clone(),
                 version: version_of(&self.heads, stream),
                 events: 0,
                 position: Position::new(self.head),
-            });
+            };
+            self.bare.push((id, known));
         }
         Ok(Committed { last: Position::new(self.head) })
     }
@@ -267,7 +301,7 @@ impl Log {
     fn known(&mut self, id: CommandId) -> Option<KnownCommand> {
         self.enter_commands();
         let first = match *self.commands.get(&id)? {
-            Place::Bare(index) => return self.bare.get(index).cloned(),
+            Place::Bare(index) => return self.bare.get(index).map(|(_, known)| known.clone()),
             Place::Events(first) => first,
         };
         KnownCommand::of_events(

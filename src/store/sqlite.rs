@@ -1,7 +1,7 @@
 //! The log in an SQLite database.
 //!
 //! One file holds the log and can be read with any SQLite tool: table `events`, a row for each event in commit order,
-//! the payload as JSON text. Beside it lie an index that can be derived from it, a lock file, and SQLite's own
+//! the payload as JSON text, or as a blob whose first byte names its format: 1 MessagePack, 2 CBOR. Beside it lie an index that can be derived from it, a lock file, and SQLite's own
 //! write-ahead log:
 //!
 //! ```text
@@ -9,8 +9,11 @@
 //!                 snapshots                                         may be deleted
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
+//! bank.keys.db    the keys of personal data, if there is any         not derived: without it that data is gone
 //! bank.db.lock    held while the log is open, by one process
 //! ```
+//! Payloads of closed streams may lie in [archives](Sqlite::archive), files that are as much a part of the log as its own.
+//!
 //! A commit appends to the log and to maps in memory, nothing else: an index that is kept up within the commit costs
 //! a random page for each stream, three to eight times as much as the events themselves. A thread of the store moves what
 //! the maps gathered into the index file, sorted, and in few large transactions.
@@ -27,7 +30,9 @@
 //! # Other programs
 //! They may read the file while the log is open. They must not write it.
 
-mod file;
+mod archive;
+mod check;
+pub(crate) mod file;
 mod flusher;
 mod index;
 mod reader;
@@ -47,6 +52,8 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
+pub use self::archive::{ArchiveError, Archived};
+pub use self::check::{Checked, Damage};
 use self::file::{Files, Identity, Lock, failed};
 use self::flusher::{Flusher, Signals};
 use self::index::{IndexWriter, Indexed};
@@ -89,6 +96,8 @@ pub struct Sqlite {
     shared: Arc<Shared>,
     durability: Durability,
     log_id: Uuid,
+    /// Held by whoever moves events into an archive or out of one.
+    archiving: Mutex<()>,
     _lock: Lock,
 }
 
@@ -113,6 +122,8 @@ struct Shared {
     head: AtomicU64,
     signals: Signals,
     snapshots: Pending,
+    /// Before a row refers to one, and as long as one may.
+    archives: RwLock<Vec<archive::Known>>,
 }
 
 impl Sqlite {
@@ -177,6 +188,8 @@ impl SqliteOptions {
                 return Err(error);
             }
         };
+        let archives =
+            archive::known(&log, &files.log).map_err(|error| failed(&files.log, error))?;
         let (mut index, indexed) = open_index(&files, &log, &identity)?;
         let shared = Arc::new(Shared {
             files,
@@ -187,6 +200,7 @@ impl SqliteOptions {
             head: AtomicU64::new(0),
             signals: Signals::default(),
             snapshots: Pending::default(),
+            archives: RwLock::new(archives),
         });
         let through = shared.load(&log, &mut index, indexed)?;
         let flusher =
@@ -201,6 +215,7 @@ impl SqliteOptions {
             shared,
             durability: self.durability,
             log_id: identity.log_id,
+            archiving: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -260,6 +275,14 @@ impl EventStore for Sqlite {
         self.writer.lock().delete_snapshots()
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.readers.commands_without_events(after, limit)
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -270,6 +293,10 @@ impl EventStore for Sqlite {
 
     fn views_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.views.clone())
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        Some(self.shared.files.keys.clone())
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::codec::Codec;
 use crate::event::{Header, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::store::{
@@ -42,6 +43,8 @@ pub fn store_contract<S: EventStore>(make: impl Fn() -> S) {
     ids_of_every_kind_are_known(&make());
     a_commit_that_names_nothing_leaves_nothing(&make());
     every_header_and_payload_comes_back_as_it_was(&make());
+    payloads_of_every_format_lie_side_by_side(&make());
+    commands_without_events_are_listed(&make());
     pages_follow_each_other_without_gaps(&make());
     a_filter_lets_through_what_it_names(&make());
     a_filter_finds_what_is_unknown(&make());
@@ -312,6 +315,54 @@ fn every_header_and_payload_comes_back_as_it_was(store: &impl EventStore) {
         let metadata =
             |event: &Recorded| format!("{:?}", event.header.metadata.iter().collect::<Vec<_>>());
         same("metadata", metadata(stored), metadata(expected));
+    }
+}
+
+/// A store keeps the bytes and the format; it need not be able to read either.
+fn payloads_of_every_format_lie_side_by_side(store: &impl EventStore) {
+    let id = stream("order", "1");
+    let payloads: [(Codec, &[u8]); 7] = [
+        (Codec::Json, br#"{"a":1}"#),
+        (Codec::MessagePack, &[0x81, 0xa1, b'a', 0x01]),
+        (Codec::Cbor, &[0xa1, 0x61, b'a', 0x01]),
+        (Codec::MessagePack, &[]),
+        (Codec::Cbor, &[0, 1, 2, 0xff]),
+        (Codec::Json, b"7"),
+        (Codec::MessagePack, b"{}"),
+    ];
+    let events: Vec<_> = payloads
+        .into_iter()
+        .map(|(codec, payload)| {
+            let mut event = named(&id, "order.placed");
+            event.header.codec = codec;
+            event.payload = payload.into();
+            event
+        })
+        .collect();
+    accepted(&one(store, Commit::new().append(id.clone(), exact(0), events)));
+    let log = page(store, 0, &Filter::All, 9).0;
+    let filtered = page(store, 0, &Filter::Names(vec!["order.placed"]), 9).0;
+    for read in [&log, &read(store, &id, 0), &filtered] {
+        let found: Vec<_> = read.iter().map(|event| (event.codec, &*event.payload)).collect();
+        same("formats and payloads", found, payloads.to_vec());
+    }
+}
+
+fn commands_without_events_are_listed(store: &impl EventStore) {
+    let id = stream("account", "1");
+    let commands = [(); 5].map(|()| CommandId::fresh());
+    let mut listed = Vec::new();
+    for (command, version) in commands.into_iter().zip(0..) {
+        let check = Commit::new().append(id.clone(), exact(version), vec![]).command_id(command);
+        accepted(&one(store, check));
+        accepted(&one(store, append(&id, 1).command_id(CommandId::fresh())));
+        let (version, position) = (Version::new(version), Position::new(version));
+        listed.push((command, KnownCommand { stream: id.clone(), version, events: 0, position }));
+    }
+    for (after, limit) in [(0, 9), (0, 2), (2, 2), (4, 2), (5, 2), (9, 2), (1, 0)] {
+        let expected: Vec<_> = listed.iter().skip(after).take(limit).cloned().collect();
+        let found = ok(store.commands_without_events(after as u64, limit));
+        same("commands without events", found, expected);
     }
 }
 

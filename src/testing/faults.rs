@@ -535,6 +535,15 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
         self.store.delete_snapshots()
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.lives()?;
+        self.store.commands_without_events(after, limit)
+    }
+
     fn durability(&self) -> Durability {
         self.store.durability()
     }
@@ -545,6 +554,10 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
 
     fn views_beside(&self) -> Option<PathBuf> {
         self.faults.shared.views.clone()
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        self.store.keys_beside()
     }
 }
 

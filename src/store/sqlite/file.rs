@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::tail::Secret;
+use crate::codec::Codec;
 use crate::id::{CommandId, EventId};
 use crate::store::{Durability, StoreError};
 
@@ -18,7 +19,7 @@ const APPLICATION: i64 = 0x5469_6465;
 /// The format of the log's tables. Another one needs a migration, and a fixture of this one for its test.
 ///
 /// Format 1 had payloads of text alone, and no table but `events`, `commands` and `meta`.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 
 /// Positions are row ids, and there is no second index: an append touches the last page only. `payload` stands last,
 /// so that all else is read without following it into overflow pages: JSON as text, other formats as a blob whose first byte
@@ -73,6 +74,28 @@ const TO_2: &str = "
         WHERE type = 'table' AND name = 'events';
     PRAGMA writable_schema = RESET;";
 
+/// The first byte of a payload that is not JSON. These numbers stand in every log: none is ever given to another format.
+const MESSAGE_PACK: u8 = 1;
+const CBOR: u8 = 2;
+
+/// The byte that names a format in the log; none for JSON, which is text there.
+pub(super) fn tag(codec: Codec) -> Option<u8> {
+    match codec {
+        Codec::Json => None,
+        Codec::MessagePack => Some(MESSAGE_PACK),
+        Codec::Cbor => Some(CBOR),
+    }
+}
+
+/// The format that a byte names.
+pub(super) fn of_tag(tag: u8) -> Option<Codec> {
+    match tag {
+        MESSAGE_PACK => Some(Codec::MessagePack),
+        CBOR => Some(Codec::Cbor),
+        _ => None,
+    }
+}
+
 /// How long a connection waits for a lock that a foreign reader or a checkpoint holds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -86,13 +109,14 @@ const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The smallest page of SQLite, in bytes: no database is smaller, unless it is empty.
-const SMALLEST: u64 = 512;
+pub(crate) const SMALLEST: u64 = 512;
 
 /// The names of a log's files.
-pub(super) struct Files {
-    pub(super) log: PathBuf,
+pub(crate) struct Files {
+    pub(crate) log: PathBuf,
     pub(super) index: PathBuf,
     pub(super) views: PathBuf,
+    pub(super) keys: PathBuf,
     lock: PathBuf,
 }
 
@@ -100,7 +124,7 @@ pub(super) struct Files {
 ///
 /// It is a file of its own: POSIX drops all locks that a process has on a file when it closes any handle to it, and
 /// SQLite keeps its locks on the database itself.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
     path: PathBuf,
     is_ours: bool,
@@ -114,7 +138,7 @@ pub(super) struct Identity {
 
 impl Files {
     /// Resolves links, so that one log has one name.
-    pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn at(path: &Path) -> Result<Self, StoreError> {
         let refused = |error| io_failed(path, error);
         let name = path.file_name().ok_or_else(|| {
             refused(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))
@@ -139,12 +163,13 @@ impl Files {
         Ok(Self {
             index: sibling(&log, "index"),
             views: sibling(&log, "views"),
+            keys: sibling(&log, "keys"),
             lock: beside(&log, ".lock"),
             log,
         })
     }
 
-    pub(super) fn lock(&self) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
         let is_ours = !self.lock.exists();
         let file = File::options()
             .create(true)
@@ -194,6 +219,14 @@ impl Files {
         Ok(is_database && (application == super::index::APPLICATION || is_begun))
     }
 
+    /// Whether a file of this log, or one that it may have, bears the name.
+    pub(super) fn are_taken(&self, path: &Path) -> bool {
+        [&self.log, &self.index, &self.views].into_iter().any(|taken| {
+            taken == path
+                || ["-wal", "-shm", "-journal"].iter().any(|suffix| beside(taken, suffix) == path)
+        }) || self.lock == path
+    }
+
     pub(super) fn delete_index(&self) -> Result<(), StoreError> {
         for path in [self.index.clone(), beside(&self.index, "-wal"), beside(&self.index, "-shm")] {
             match std::fs::remove_file(&path) {
@@ -209,7 +242,7 @@ impl Files {
 
 impl Lock {
     /// Leaves nothing beside a file that turned out to be foreign.
-    pub(super) fn withdraw(self) {
+    pub(crate) fn withdraw(self) {
         if self.is_ours {
             // Best effort: an empty file that stays behind does no harm.
             let _ = std::fs::remove_file(&self.path);
@@ -242,23 +275,13 @@ pub(super) fn open_log(
         format = FORMAT;
     }
     if format != FORMAT {
-        return Err(StoreError::Format {
-            place: place(path),
-            found: format,
-            known: FORMAT,
-            advice: if format > FORMAT {
-                "open it with the version that wrote it, or a newer one"
-            } else {
-                "migrate it with the version that came after the one that wrote it"
-            },
-        });
+        return Err(of_another_format(path, format));
+    }
+    if archive_of(&conn).map_err(refused)?.is_some() {
+        return Err(is_archive(path));
     }
     use_wal(&conn).map_err(refused)?;
-    let synchronous = match durability {
-        Durability::Fsync => "FULL",
-        Durability::Os | Durability::Memory => "NORMAL",
-    };
-    conn.pragma_update(None, "synchronous", synchronous).map_err(refused)?;
+    conn.pragma_update(None, "synchronous", synchronous(durability)).map_err(refused)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(refused)?;
     let identity = Identity {
         log_id: Uuid::from_bytes(meta(&conn, "log_id").map_err(refused)?),
@@ -267,26 +290,108 @@ pub(super) fn open_log(
     Ok((conn, identity))
 }
 
+/// Whether an open database is a log of this format, as far as it can be read.
+pub(super) fn is_log(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    match stamps(conn).map_err(|error| failed(path, error)) {
+        Ok((APPLICATION, FORMAT)) | Err(StoreError::Damaged { .. }) => {}
+        Ok((APPLICATION, found)) => return Err(of_another_format(path, found)),
+        Ok(_) => return Err(foreign(path)),
+        Err(error) => return Err(error),
+    }
+    match archive_of(conn) {
+        Ok(Some(_)) => Err(is_archive(path)),
+        _ => Ok(()),
+    }
+}
+
+fn is_archive(path: &Path) -> StoreError {
+    StoreError::Foreign {
+        place: place(path),
+        kind: "log but an archive of one, which reads it where it is",
+    }
+}
+
+fn of_another_format(path: &Path, found: i64) -> StoreError {
+    StoreError::Format {
+        place: place(path),
+        found,
+        known: FORMAT,
+        advice: match found {
+            1 => "open it with this version once, which migrates it",
+            ..FORMAT => "migrate it with the version that came after the one that wrote it",
+            _ => "open it with the version that wrote it, or a newer one",
+        },
+    }
+}
+
+/// How SQLite calls it.
+pub(super) fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Fsync => "FULL",
+        Durability::Os | Durability::Memory => "NORMAL",
+    }
+}
+
 /// All or nothing: a crash leaves an empty database, which counts as new.
 fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(SINCE_2)?;
     tx.execute(
-        "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16)), ('codec', 'json')",
+        "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16))",
         params![crate::id::fresh().as_bytes()],
     )?;
     stamp(&tx, APPLICATION, FORMAT)?;
     tx.commit()
 }
 
+/// Makes an archive of the log `log_id`: a log that says which archive it is, with rows for some positions only.
+pub(super) fn create_archive(
+    tx: &Transaction<'_>,
+    log_id: Uuid,
+    archive_id: Uuid,
+) -> rusqlite::Result<()> {
+    tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(SINCE_2)?;
+    tx.execute(
+        "INSERT INTO meta VALUES ('log_id', ?), ('archive_id', ?)",
+        params![log_id.as_bytes(), archive_id.as_bytes()],
+    )?;
+    stamp(tx, APPLICATION, FORMAT)
+}
+
+/// The log that an archive belongs to, and which archive it is; none if the file is none.
+pub(super) fn archive_of(conn: &Connection) -> rusqlite::Result<Option<(Uuid, Uuid)>> {
+    if stamps(conn)? != (APPLICATION, FORMAT) {
+        return Ok(None);
+    }
+    let id = |key: &str| -> rusqlite::Result<Option<Uuid>> {
+        let mut select = conn.prepare("SELECT value FROM meta WHERE key = ?")?;
+        let found: Option<[u8; 16]> = select.query_row([key], |row| row.get(0)).optional()?;
+        Ok(found.map(Uuid::from_bytes))
+    };
+    Ok(id("log_id")?.zip(id("archive_id")?))
+}
+
 /// All or nothing, like [`create_log`]; it takes no longer for a large log.
-fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(TO_2)?;
     tx.execute_batch(SINCE_2)?;
     stamp(&tx, APPLICATION, FORMAT)?;
-    tx.commit()
+    // The text of the table is replaced by what it says: one that says otherwise would stay as it is.
+    let column: String = tx.query_row(
+        "SELECT type FROM pragma_table_info('events') WHERE name = 'payload'",
+        [],
+        |row| row.get(0),
+    )?;
+    match column.as_str() {
+        "ANY" => tx.commit(),
+        _ => Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some("its table of events is not as format 1 had it".to_owned()),
+        )),
+    }
 }
 
 fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
@@ -294,7 +399,7 @@ fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
 }
 
 /// A path is a path here: never a `file:` address with options.
-pub(super) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -303,7 +408,7 @@ pub(super) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connect = || {
         let conn = Connection::open_with_flags(path, flags)?;
@@ -316,25 +421,25 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Whether nobody has written anything into the database yet.
-pub(super) fn is_new(conn: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_new(conn: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(tables == 0 && stamps(conn)? == (0, 0))
 }
 
 /// The application and the format that the file says it is of.
-pub(super) fn stamps(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
+pub(crate) fn stamps(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
     Ok((
         conn.pragma_query_value(None, "application_id", |row| row.get(0))?,
         conn.pragma_query_value(None, "user_version", |row| row.get(0))?,
     ))
 }
 
-pub(super) fn stamp(conn: &Connection, application: i64, format: i64) -> rusqlite::Result<()> {
+pub(crate) fn stamp(conn: &Connection, application: i64, format: i64) -> rusqlite::Result<()> {
     conn.pragma_update(None, "application_id", application)?;
     conn.pragma_update(None, "user_version", format)
 }
 
-pub(super) fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
 }
 
@@ -344,7 +449,7 @@ pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What an error of SQLite means for the caller.
-pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
+pub(crate) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     let place = place(path);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full { place, source: error.into() },
@@ -355,7 +460,7 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-pub(super) fn damaged(path: &Path, what: String) -> StoreError {
+pub(crate) fn damaged(path: &Path, what: String) -> StoreError {
     StoreError::Damaged { place: place(path), what }
 }
 
@@ -363,7 +468,7 @@ fn foreign(path: &Path) -> StoreError {
     StoreError::Foreign { place: place(path), kind: "log" }
 }
 
-fn io_failed(path: &Path, error: io::Error) -> StoreError {
+pub(super) fn io_failed(path: &Path, error: io::Error) -> StoreError {
     let place = place(path);
     let source = Box::new(error);
     match source.kind() {
@@ -394,7 +499,7 @@ fn sibling(log: &Path, kind: &str) -> PathBuf {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
@@ -406,7 +511,7 @@ pub(super) fn own_id(event: EventId, command: Option<CommandId>) -> Uuid {
 }
 
 /// Moves all of the write-ahead log into the database, synced, and begins it anew.
-pub(super) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
     let is_busy: bool =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     match is_busy {
