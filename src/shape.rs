@@ -178,7 +178,8 @@ pub enum Reading {
     #[default]
     Required,
     /// If it is not there, it has a default.
-    Default,
+    #[serde(rename = "default")]
+    Defaulted,
     /// It is not looked at.
     Never,
 }

@@ -401,3 +401,44 @@ fn a_shape_that_is_not_what_serde_writes_is_named() {
     assert!(found.contains("what serde writes is not of the event's shape"), "{found}");
     assert!(found.contains("expected { at: u64 }, found a number"), "{found}");
 }
+
+/// An event in a format that is not text.
+#[cfg(feature = "messagepack")]
+mod packed {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "packed.sent", codec = MessagePack)]
+    struct Sent {
+        cents: i64,
+    }
+
+    #[derive(Default)]
+    struct Parcel;
+
+    #[aggregate(category = "packed", events = PackedEvent)]
+    impl Parcel {
+        #[apply]
+        fn sent(&mut self, _: &Sent) {}
+    }
+
+    #[test]
+    fn bytes_are_kept_as_digits() {
+        let repository = Repository { folder: tempfile::tempdir().unwrap() };
+        let corpus = |recording| {
+            repository.corpus(recording).events::<PackedEvent>().example(Sent { cents: 7 })
+        };
+        let written = corpus(Recording::New).try_check().unwrap();
+        let text = fs::read_to_string(&written[0]).unwrap();
+        // A map of one entry, a text of five bytes, seven.
+        assert!(text.contains(r#""codec": "messagepack""#), "{text}");
+        assert!(text.contains(r#""payload": "81a563656e747307""#), "{text}");
+        assert!(corpus(Recording::Nothing).try_check().unwrap().is_empty());
+        fs::write(&written[0], text.replace("6e747307", "6e747308")).unwrap();
+        let found = corpus(Recording::Nothing).try_check().unwrap_err().to_string();
+        assert!(found.contains("packed.sent.cents was 7, is 8"), "{found}");
+        fs::write(&written[0], text.replace("6e747307", "6e7z")).unwrap();
+        let found = corpus(Recording::Changes).try_check().unwrap_err().to_string();
+        assert!(found.contains("its payload is no text of hexadecimal digits"), "{found}");
+    }
+}

@@ -231,7 +231,7 @@ impl Expand<'_> {
         let read = if attrs.skip_deserializing() {
             Some("Never")
         } else if container_default || !matches!(attrs.default(), SerdeDefault::None) {
-            Some("Default")
+            Some("Defaulted")
         } else {
             // A function of the user's does not know of fields that are missing, even if the type is an option.
             attrs.deserialize_with().map(|_| "Required")

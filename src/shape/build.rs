@@ -73,7 +73,7 @@ impl StructForm {
                             written => written,
                         },
                         read: match field.read {
-                            Reading::Required => Reading::Default,
+                            Reading::Required => Reading::Defaulted,
                             read => read,
                         },
                         ..field
@@ -99,7 +99,7 @@ impl Field {
     /// A field that is always written and must be there; one that is optional may be missing.
     pub fn new(name: &str, form: Form) -> Self {
         let read = match form {
-            Form::Optional(_) => Reading::Default,
+            Form::Optional(_) => Reading::Defaulted,
             _ => Reading::Required,
         };
         Self {

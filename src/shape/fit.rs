@@ -195,7 +195,7 @@ fn fields(from: &Fields, to: &Fields, path: &Path, found: &mut Vec<Fit>) {
     let written = || from.fields.iter().filter(|field| field.written != Writing::Never);
     for reader in to.fields.iter().filter(|field| field.read != Reading::Never) {
         let writer = written().find(|writer| reader.reads(&writer.name));
-        let has_default = reader.read == Reading::Default;
+        let has_default = reader.read == Reading::Defaulted;
         let at = |kind| Fit { path: path.then(&reader.name), kind };
         match writer {
             None if has_default => found.push(at(Kind::Defaulted)),

@@ -76,7 +76,7 @@ impl Display for Field {
         })?;
         f.write_str(match read {
             Reading::Required => "",
-            Reading::Default => " = default",
+            Reading::Defaulted => " = default",
             Reading::Never => " never read",
         })?;
         names(f, *read_as_written, aliases)

@@ -336,7 +336,7 @@ struct Check {
 /// The file of a new version.
 fn first(set: &Set, schema: &EventSchema, example: &Example) -> Result<String, String> {
     let bytes = example.payload.clone()?;
-    let value = example.codec.decode(&bytes).map_err(|error| causes(&error))?;
+    let value = example.codec.decode_json(&bytes).map_err(|error| causes(&error))?;
     schema.shape.admits(&value).map_err(|differs| {
         format!(
             "what serde writes is not of the event's shape\n  {differs}\n  \
@@ -398,7 +398,7 @@ fn written<S: EventSet>(event: &S) -> Result<Today, String> {
     Ok(Today {
         name: event.name().to_owned(),
         version: event.schema_version(),
-        payload: event.codec().decode(&bytes).map_err(|error| causes(&error))?,
+        payload: event.codec().decode_json(&bytes).map_err(|error| causes(&error))?,
     })
 }
 
