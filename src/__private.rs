@@ -9,7 +9,7 @@ pub use std::vec::Vec;
 
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
-use crate::event::{DecodeError, EventSet, MemberOf, decode_event};
+use crate::event::{DecodeError, EventSchema, EventSet, MemberOf, decode_event};
 #[cfg(feature = "sqlite")]
 pub use crate::inbox::{Call, begin, once, settle};
 use crate::shape::{Describing, Form, Shape};
@@ -41,6 +41,29 @@ pub trait HasNoShape {
 }
 
 impl<T: ?Sized> HasNoShape for Probe<T> {}
+
+#[cfg(feature = "schemars")]
+impl<T: schemars::JsonSchema> Probe<T> {
+    /// The JSON Schema of the type.
+    pub fn json_schema() -> Option<serde_json::Value> {
+        Some(schemars::schema_for!(T).to_value())
+    }
+}
+
+/// A type that has no JSON Schema.
+pub trait HasNoJsonSchema {
+    /// None.
+    fn json_schema() -> Option<serde_json::Value> {
+        None
+    }
+}
+
+impl<T: ?Sized> HasNoJsonSchema for Probe<T> {}
+
+/// What an event says of itself.
+pub fn schema<E: MemberOf>(json_schema: Option<serde_json::Value>) -> EventSchema {
+    EventSchema { json_schema, ..EventSchema::of::<E>() }
+}
 
 /// A form that is not described.
 pub fn opaque(name: &str) -> Form {

@@ -9,6 +9,7 @@
 
 mod builder;
 mod building;
+mod history;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;

@@ -5,6 +5,7 @@
 //! the log the same thing is a [`Recorded`]: the header and the payload's bytes.
 
 mod reading;
+mod schema;
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::reading::{Neighbours, ReadAs};
+pub use self::schema::EventSchema;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
@@ -129,6 +131,15 @@ pub trait EventSet: Send + Sync + 'static {
         let _ = neighbours;
         event.decode().map(ReadAs::One)
     }
+
+    /// What each event of the set is written like today, in the order of [`NAMES`](Self::NAMES): what the schema lock and the
+    /// golden corpus go by. They refuse a set that does not say it.
+    fn schemas() -> Vec<EventSchema>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
 }
 
 /// Says which [`EventSet`] an event belongs to; `#[aggregate]` implements it for each event that has an `#[apply]`.
@@ -187,6 +198,18 @@ pub enum DecodeError {
         /// What the codec found.
         source: CodecError,
     },
+    /// The payload is in a format that this program was built without.
+    #[error(
+        "the payload of event {name:?} is in {codec:?}, and this program was built without the feature `{feature}` of tidings, which reads it: enable it"
+    )]
+    MissingFeature {
+        /// The event's stored name.
+        name: String,
+        /// The format.
+        codec: Codec,
+        /// The feature that reads it.
+        feature: &'static str,
+    },
     /// The event is read together with one beside it in its stream, and the log could not be read there.
     #[error("the event beside {name:?} in its stream, which it is read with, cannot be read")]
     Neighbour {
@@ -213,10 +236,11 @@ pub fn decode_event<E: Event>(
             known: E::VERSION,
         });
     }
-    codec.decode(payload).map_err(|source| DecodeError::Payload {
-        name: E::NAME,
-        version: schema_version,
-        source,
+    codec.decode(payload).map_err(|source| match codec.feature() {
+        Some(feature) if !codec.is_available() => {
+            DecodeError::MissingFeature { name: E::NAME.to_owned(), codec, feature }
+        }
+        _ => DecodeError::Payload { name: E::NAME, version: schema_version, source },
     })
 }
 
@@ -398,6 +422,13 @@ impl Recorded {
     pub fn decode<E: EventSet>(&self) -> Result<E, DecodeError> {
         let Header { name, schema_version, codec, .. } = &self.header;
         E::decode(name, *schema_version, *codec, &self.payload)
+    }
+}
+
+impl Recorded {
+    /// An event with a payload that a person wrote in place of the stored one: as JSON, whichever format that is in.
+    pub(crate) fn edited(header: &Header, payload: Arc<[u8]>) -> Self {
+        Self { header: Header { codec: Codec::Json, ..header.clone() }, payload }
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Letter {
     pub attempts: Vec<Attempt>,
     /// How often it was tried.
     pub tried: u32,
-    /// The payload that a person wrote in place of the stored one.
+    /// The payload that a person wrote in place of the stored one, as JSON.
     pub edited: Option<Arc<[u8]>>,
 }
 
@@ -190,7 +190,7 @@ pub enum ResolutionKind {
     },
     /// The consumer handles this payload in place of the stored one.
     Edited {
-        /// The payload, in the log's format.
+        /// The payload, as JSON.
         payload: Arc<[u8]>,
     },
 }

@@ -11,6 +11,7 @@ mod codec;
 mod command;
 pub mod docs;
 mod event;
+mod history;
 mod http;
 mod id;
 #[cfg(feature = "sqlite")]
@@ -61,8 +62,12 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
+    ReadAs, Recorded, TransientEvent, decode_event,
+};
+pub use history::{
+    Diff, DiffError, Difference, History, HistoryError, Loaded, Loading, StreamPoint, Trace,
+    TraceNode, Traced,
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
@@ -75,8 +80,8 @@ pub use letters::{
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Rebuild, Storage, View, ViewError,
-    ViewRef, Watching,
+    AsOf, AsOfError, AtLeast, HandlerOutcome, Handlers, InMemory, LogPoint, Projection, Rebuild,
+    Storage, View, ViewError, ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
@@ -85,12 +90,14 @@ pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartF
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
 pub use shape::{Form, Shape};
+#[cfg(feature = "transfer")]
+pub use store::transfer;
+#[cfg(feature = "sqlite")]
+pub use store::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
     Snapshot, StoreError,
 };
-#[cfg(feature = "sqlite")]
-pub use store::{Sqlite, SqliteOptions};
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 #[cfg(all(feature = "macros", feature = "sqlite"))]

@@ -13,8 +13,11 @@
 //! for what cannot be seen. Two opaque forms of the same name count as equal.
 
 mod build;
+#[cfg(feature = "testing")]
+pub(crate) mod fit;
 mod impls;
 mod text;
+mod value;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

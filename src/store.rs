@@ -18,6 +18,8 @@ mod memory;
 mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "transfer")]
+pub mod transfer;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -31,10 +33,14 @@ pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 pub use self::snapshot::Snapshot;
 #[cfg(feature = "sqlite")]
-pub use self::sqlite::{Sqlite, SqliteOptions};
+pub use self::sqlite::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
+use crate::clock::Timestamp;
 use crate::event::{Header, Recorded, SetInfo};
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
+
+/// How many events are looked at in one go by what looks at all of them.
+const WINDOW: usize = 1_024;
 
 /// A log of events.
 pub trait EventStore: Send + Sync + 'static {
@@ -76,6 +82,54 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
     fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError>;
 
+    /// Reads on in the whole log after position `after` for the events of one story: at most `limit` of them.
+    ///
+    /// Without an index every event has to be looked at, so one call looks at a part of the log alone, and may come back without
+    /// any: read on after [`through`](Page::through) until that is the head.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        if limit == 0 {
+            return Ok(Page { events: Vec::new(), through: after });
+        }
+        let mut page = self.read_log(after, &Filter::All, WINDOW)?;
+        page.events.retain(|event| event.header.correlation_id == story);
+        if page.events.len() > limit {
+            page.events.truncate(limit);
+            page.through = page.events.last().map_or(after, |last| last.header.position);
+        }
+        Ok(page)
+    }
+
+    /// Where the log stood at `time`: the position before its first event that was decided later; the head if there is none.
+    ///
+    /// Positions order events, clocks do not: an event of an earlier time may stand further on, and is not counted. Without an
+    /// index every event up to there has to be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let mut through = Position::START;
+        loop {
+            let page = self.read_log(through, &Filter::All, WINDOW)?;
+            for event in &page.events {
+                if event.header.time > time {
+                    return Ok(through);
+                }
+                through = event.header.position;
+            }
+            if page.events.is_empty() {
+                return Ok(through);
+            }
+        }
+    }
+
     /// What is known of a command id, if a command with it was committed.
     ///
     /// # Errors
@@ -109,6 +163,24 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError`] if they cannot be deleted; then none is.
     fn delete_snapshots(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// The commands that were committed without an event, in the order of their commits: after the first `after` of them at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, or if the store keeps no such list, as it does unless it says otherwise.
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let _ = (after, limit);
+        Err(StoreError::Failed {
+            place: "the log".to_owned(),
+            source: "its store cannot list the commands that were committed without an event"
+                .into(),
+        })
     }
 
     /// What an acknowledged commit survives.
@@ -430,6 +502,16 @@ pub enum StoreError {
         /// The file or database.
         place: String,
         /// What is wrong, with positions.
+        what: String,
+    },
+    /// The payloads of events lie in an archive that cannot be read. Nothing else is affected; put the file there, and read again.
+    #[error("{place} has moved events into the archive {archive}, which {what}")]
+    Archive {
+        /// The log.
+        place: String,
+        /// The archive's file.
+        archive: String,
+        /// What is wrong with it, and what to do.
         what: String,
     },
     /// The database failed otherwise; whether a commit reached the disk is unknown.

@@ -49,10 +49,10 @@ fn a_log_of_another_format_is_refused_with_both_formats() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.db");
     drop(Sqlite::open(&path).unwrap());
-    sql(&path, "PRAGMA user_version = 2");
+    sql(&path, "PRAGMA user_version = 3");
     match Sqlite::open(&path) {
-        Err(error @ StoreError::Format { found: 2, known: 1, .. }) => {
-            assert!(error.to_string().contains("log.db has format 2"), "{error}");
+        Err(error @ StoreError::Format { found: 3, known: 2, .. }) => {
+            assert!(error.to_string().contains("log.db has format 3"), "{error}");
         }
         other => panic!("{other:?}"),
     }

@@ -1,8 +1,9 @@
 //! `#[derive(Event)]`: attribute → keys → the implementation.
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DeriveInput, LitStr, Meta, Path};
+use quote::{quote, quote_spanned};
+use syn::parse::ParseStream;
+use syn::{Data, DeriveInput, Ident, LitStr, Meta, Path};
 
 use crate::errors::Errors;
 use crate::keys::{self, CRATE, Keys};
@@ -10,12 +11,19 @@ use crate::shape;
 
 const KEYS: Keys = Keys {
     attribute: "#[event]",
-    known: &[("name", "name = \"account.deposited\""), ("version", "version = 1"), CRATE],
+    known: &[("name", "name = \"account.deposited\""), ("version", "version = 1"), CODEC, CRATE],
 };
+
+const CODEC: (&str, &str) = ("codec", "codec = MessagePack");
+
+/// The formats, each with the feature of the crate that it takes.
+const CODECS: [(&str, Option<&str>); 3] =
+    [("Json", None), ("MessagePack", Some("messagepack")), ("Cbor", Some("cbor"))];
 
 struct Model {
     name: Option<LitStr>,
     version: u32,
+    codec: Option<(Ident, Option<&'static str>)>,
     krate: Path,
 }
 
@@ -29,7 +37,7 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
 }
 
 fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
-    let mut model = Model { name: None, version: 1, krate: keys::default_path() };
+    let mut model = Model { name: None, version: 1, codec: None, krate: keys::default_path() };
     let mut seen = Vec::new();
     let (mut attributed, mut malformed) = (false, false);
     for attribute in &input.attrs {
@@ -45,6 +53,7 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         malformed |= !KEYS.parse(list.tokens.clone(), &mut seen, errors, |key, input| match key {
             "name" => keys::text(input, "name").map(|name| model.name = Some(name)),
             "version" => keys::version(input).map(|version| model.version = version),
+            "codec" => codec(input).map(|codec| model.codec = Some(codec)),
             _ => keys::path(input).map(|path| model.krate = path),
         });
     }
@@ -66,6 +75,18 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
     model
 }
 
+/// Reads the format of the payload, and which feature it takes.
+fn codec(input: ParseStream<'_>) -> syn::Result<(Ident, Option<&'static str>)> {
+    let codec: Ident = input.parse()?;
+    let known = CODECS.iter().find(|(known, _)| codec == known);
+    known.map(|(_, feature)| (codec.clone(), *feature)).ok_or_else(|| {
+        syn::Error::new(
+            codec.span(),
+            format_args!("no such format `{codec}`: write `Json`, `MessagePack` or `Cbor`"),
+        )
+    })
+}
+
 /// Refuses type parameters and lifetimes: the name in the log, or in traces, stands for one type.
 pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Errors) {
     if !input.generics.params.is_empty() {
@@ -83,7 +104,7 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
     if !input.generics.params.is_empty() {
         return TokenStream::new();
     }
-    let Model { version, krate, .. } = model;
+    let Model { version, codec, krate, .. } = model;
     let ident = &input.ident;
     let where_clause = &input.generics.where_clause;
     // Without a name a stub that is unique: another mistake would follow from two equal ones.
@@ -91,7 +112,21 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
         Some(name) => quote!(#name),
         None => quote!(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#ident))),
     };
+    let format = codec
+        .as_ref()
+        .map(|(codec, _)| quote!(const CODEC: #krate::Codec = #krate::Codec::#codec;));
+    // A format that was not compiled in would be an error of each commit.
+    let available = codec.as_ref().and_then(|(codec, feature)| {
+        let message = format!(
+            "`codec = {codec}` takes the feature `{}` of tidings: enable it in Cargo.toml",
+            (*feature)?,
+        );
+        Some(quote_spanned! {codec.span()=>
+            const _: () = ::core::assert!(#krate::Codec::#codec.is_available(), #message);
+        })
+    });
     quote! {
+        #available
         #[automatically_derived]
         impl #krate::Event for #ident #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
@@ -100,6 +135,7 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
                 let __describing = &mut #krate::forms::Describing::default();
                 #shape
             }
+            #format
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing::info;
 use super::shelf::{Change, Shelf};
 use super::{Letter, LetterState, Resolution, ResolutionKind};
 use crate::clock::Timestamp;
+use crate::codec::Codec;
 use crate::event::DecodeError;
 use crate::store::EventStore;
 use crate::stream::Position;
@@ -244,11 +245,11 @@ impl ConsumerLetters {
         groups
     }
 
-    /// What the consumer is handed of the letter at `position`: the payload as it is stored, in the log's format, or as it was
-    /// edited.
+    /// What the consumer is handed of the letter at `position`, as JSON: the payload as it is stored, or as it was edited. One that
+    /// is stored in another format is converted.
     ///
     /// # Errors
-    /// [`LetterError::NotFound`] if there is no such letter, [`LetterError::Store`] if the log cannot be read.
+    /// [`LetterError::NotFound`] if there is no such letter, [`LetterError::Store`] if the log or the payload cannot be read.
     ///
     /// # Cancel safety
     /// Reading changes nothing.
@@ -256,12 +257,21 @@ impl ConsumerLetters {
         let letter = self.letter(position)?;
         match letter.edited {
             Some(edited) => Ok(edited.to_vec()),
-            None => match crate::processor::read(&self.store, position).await {
-                Ok(recorded) => Ok(recorded.payload.to_vec()),
-                Err(error) => {
-                    Err(LetterError::Store { consumer: self.consumer, source: error.into() })
+            None => {
+                let consumer = self.consumer;
+                let recorded = crate::processor::read(&self.store, position)
+                    .await
+                    .map_err(|error| LetterError::Store { consumer, source: error.into() })?;
+                let codec = recorded.header.codec;
+                match codec {
+                    // As it is: a person sees what was written, be it JSON or not.
+                    Codec::Json => Ok(recorded.payload.to_vec()),
+                    _ => codec
+                        .decode_json(&recorded.payload)
+                        .map(|json| json.to_string().into_bytes())
+                        .map_err(|error| LetterError::Store { consumer, source: error.into() }),
                 }
-            },
+            }
         }
     }
 
@@ -315,7 +325,8 @@ impl ConsumerLetters {
         Ok(all)
     }
 
-    /// Lets the consumer take `payload` in place of the stored one, for ever, and tries again as [`retry`](Self::retry) does.
+    /// Lets the consumer take `payload`, which is JSON whichever format the event is stored in, in place of the stored one, for
+    /// ever, and tries again as [`retry`](Self::retry) does.
     /// The log is not changed.
     ///
     /// # Errors

@@ -237,7 +237,7 @@ impl<K: Keeper> Processor<K> {
             }
         };
         if let Fate::Edited(payload) = fate {
-            recorded.payload = payload;
+            recorded = Recorded::edited(&recorded.header, payload);
         }
         self.free().await;
         let (sources, routes) = (&self.sources, &self.routes);
@@ -329,9 +329,8 @@ pub(crate) async fn read_edited(
     payload: &Arc<[u8]>,
     consumer: &'static str,
 ) -> Result<Recorded, LetterError> {
-    let mut recorded = read(store, position)
+    let recorded = read(store, position)
         .await
         .map_err(|error| LetterError::Store { consumer, source: error.into() })?;
-    recorded.payload = Arc::clone(payload);
-    Ok(recorded)
+    Ok(Recorded::edited(&recorded.header, Arc::clone(payload)))
 }

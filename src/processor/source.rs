@@ -189,7 +189,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
                 }
                 Fate::Discarded => Ok(()),
                 Fate::Edited(payload) => {
-                    let edited = Recorded { header: header.clone(), payload };
+                    let edited = Recorded::edited(header, payload);
                     fold_stored(handlers, target, &edited, sorting, chunk)
                 }
             };
@@ -216,7 +216,7 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         let folded = match sorting.fate(event.position) {
             Fate::Handle => fold_stored(&self.handlers, target, event, sorting, chunk),
             Fate::Edited(payload) => {
-                let edited = Recorded { header: event.header.clone(), payload };
+                let edited = Recorded::edited(&event.header, payload);
                 fold_stored(&self.handlers, target, &edited, sorting, chunk)
             }
             Fate::Discarded => Ok(()),

@@ -361,7 +361,7 @@ impl Engine {
                 Err(error) => return Ended::Letter { key, position, outcome: Err(error) },
             };
             if let Fate::Edited(payload) = fate {
-                recorded.payload = payload;
+                recorded = Recorded::edited(&recorded.header, payload);
             }
             let (_, mut work) = prepare(&routes, &decoder, &recorded);
             let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
@@ -519,7 +519,7 @@ impl Engine {
             }
             match shelf.look().map_or(Fate::Handle, |shelved| shelved.fate(position)) {
                 Fate::Handle => {}
-                Fate::Edited(payload) => recorded.payload = payload,
+                Fate::Edited(payload) => recorded = Recorded::edited(&recorded.header, payload),
                 Fate::Discarded => continue,
             }
             if route.is_none() {

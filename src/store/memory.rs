@@ -51,7 +51,7 @@ struct Log {
     /// The commands of the events up to this position are in `commands`.
     entered: u64,
     /// Commands that appended no event.
-    bare: Vec<KnownCommand>,
+    bare: Vec<(CommandId, KnownCommand)>,
 }
 
 struct Entered {
@@ -194,6 +194,16 @@ impl EventStore for Memory {
         Ok(())
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let log = self.log.read();
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(log.bare.iter().skip(after).take(limit).cloned().collect())
+    }
+
     fn durability(&self) -> Durability {
         Durability::Memory
     }
@@ -248,12 +258,13 @@ impl Log {
             && let Some((stream, _)) = commit.expectations.first()
         {
             self.commands.insert(id, Place::Bare(self.bare.len()));
-            self.bare.push(KnownCommand {
+            let known = KnownCommand {
                 stream: stream.clone(),
                 version: version_of(&self.heads, stream),
                 events: 0,
                 position: Position::new(self.head),
-            });
+            };
+            self.bare.push((id, known));
         }
         Ok(Committed { last: Position::new(self.head) })
     }
@@ -267,7 +278,7 @@ impl Log {
     fn known(&mut self, id: CommandId) -> Option<KnownCommand> {
         self.enter_commands();
         let first = match *self.commands.get(&id)? {
-            Place::Bare(index) => return self.bare.get(index).cloned(),
+            Place::Bare(index) => return self.bare.get(index).map(|(_, known)| known.clone()),
             Place::Events(first) => first,
         };
         KnownCommand::of_events(

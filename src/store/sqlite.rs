@@ -1,7 +1,7 @@
 //! The log in an SQLite database.
 //!
 //! One file holds the log and can be read with any SQLite tool: table `events`, a row for each event in commit order,
-//! the payload as JSON text. Beside it lie an index that can be derived from it, a lock file, and SQLite's own
+//! the payload as JSON text, or as a blob whose first byte names its format: 1 MessagePack, 2 CBOR. Beside it lie an index that can be derived from it, a lock file, and SQLite's own
 //! write-ahead log:
 //!
 //! ```text
@@ -11,6 +11,8 @@
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
 //! bank.db.lock    held while the log is open, by one process
 //! ```
+//! Payloads of closed streams may lie in [archives](Sqlite::archive), files that are as much a part of the log as its own.
+//!
 //! A commit appends to the log and to maps in memory, nothing else: an index that is kept up within the commit costs
 //! a random page for each stream, three to eight times as much as the events themselves. A thread of the store moves what
 //! the maps gathered into the index file, sorted, and in few large transactions.
@@ -27,6 +29,8 @@
 //! # Other programs
 //! They may read the file while the log is open. They must not write it.
 
+mod archive;
+mod check;
 mod file;
 mod flusher;
 mod index;
@@ -47,6 +51,8 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
+pub use self::archive::{ArchiveError, Archived};
+pub use self::check::{Checked, Damage};
 use self::file::{Files, Identity, Lock, failed};
 use self::flusher::{Flusher, Signals};
 use self::index::{IndexWriter, Indexed};
@@ -58,8 +64,9 @@ use super::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
     StoreError,
 };
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::stream::{Position, StreamId, Version};
 
 /// A log in an SQLite database, open.
@@ -88,6 +95,8 @@ pub struct Sqlite {
     shared: Arc<Shared>,
     durability: Durability,
     log_id: Uuid,
+    /// Held by whoever moves events into an archive or out of one.
+    archiving: Mutex<()>,
     _lock: Lock,
 }
 
@@ -112,6 +121,8 @@ struct Shared {
     head: AtomicU64,
     signals: Signals,
     snapshots: Pending,
+    /// Before a row refers to one, and as long as one may.
+    archives: RwLock<Vec<archive::Known>>,
 }
 
 impl Sqlite {
@@ -176,6 +187,8 @@ impl SqliteOptions {
                 return Err(error);
             }
         };
+        let archives =
+            archive::known(&log, &files.log).map_err(|error| failed(&files.log, error))?;
         let (mut index, indexed) = open_index(&files, &log, &identity)?;
         let shared = Arc::new(Shared {
             files,
@@ -186,6 +199,7 @@ impl SqliteOptions {
             head: AtomicU64::new(0),
             signals: Signals::default(),
             snapshots: Pending::default(),
+            archives: RwLock::new(archives),
         });
         let through = shared.load(&log, &mut index, indexed)?;
         let flusher =
@@ -200,6 +214,7 @@ impl SqliteOptions {
             shared,
             durability: self.durability,
             log_id: identity.log_id,
+            archiving: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -227,6 +242,19 @@ impl EventStore for Sqlite {
         self.readers.log(after, filter, limit)
     }
 
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.readers.story(story, after, limit)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.readers.position_at(time)
+    }
+
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.readers.command(id)
     }
@@ -244,6 +272,14 @@ impl EventStore for Sqlite {
 
     fn delete_snapshots(&self) -> Result<(), StoreError> {
         self.writer.lock().delete_snapshots()
+    }
+
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.readers.commands_without_events(after, limit)
     }
 
     fn durability(&self) -> Durability {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::codec::Codec;
 use crate::event::{Header, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::store::{
@@ -42,9 +43,13 @@ pub fn store_contract<S: EventStore>(make: impl Fn() -> S) {
     ids_of_every_kind_are_known(&make());
     a_commit_that_names_nothing_leaves_nothing(&make());
     every_header_and_payload_comes_back_as_it_was(&make());
+    payloads_of_every_format_lie_side_by_side(&make());
+    commands_without_events_are_listed(&make());
     pages_follow_each_other_without_gaps(&make());
     a_filter_lets_through_what_it_names(&make());
     a_filter_finds_what_is_unknown(&make());
+    a_story_is_found_among_others(&make());
+    the_position_of_a_time_is_before_what_came_later(&make());
     a_stream_is_read_from_any_version(&make());
     a_long_stream_among_others_is_read_in_order(&make());
     a_reader_may_break_off_and_come_back_to_the_store(&make());
@@ -313,6 +318,54 @@ fn every_header_and_payload_comes_back_as_it_was(store: &impl EventStore) {
     }
 }
 
+/// A store keeps the bytes and the format; it need not be able to read either.
+fn payloads_of_every_format_lie_side_by_side(store: &impl EventStore) {
+    let id = stream("order", "1");
+    let payloads: [(Codec, &[u8]); 7] = [
+        (Codec::Json, br#"{"a":1}"#),
+        (Codec::MessagePack, &[0x81, 0xa1, b'a', 0x01]),
+        (Codec::Cbor, &[0xa1, 0x61, b'a', 0x01]),
+        (Codec::MessagePack, &[]),
+        (Codec::Cbor, &[0, 1, 2, 0xff]),
+        (Codec::Json, b"7"),
+        (Codec::MessagePack, b"{}"),
+    ];
+    let events: Vec<_> = payloads
+        .into_iter()
+        .map(|(codec, payload)| {
+            let mut event = named(&id, "order.placed");
+            event.header.codec = codec;
+            event.payload = payload.into();
+            event
+        })
+        .collect();
+    accepted(&one(store, Commit::new().append(id.clone(), exact(0), events)));
+    let log = page(store, 0, &Filter::All, 9).0;
+    let filtered = page(store, 0, &Filter::Names(vec!["order.placed"]), 9).0;
+    for read in [&log, &read(store, &id, 0), &filtered] {
+        let found: Vec<_> = read.iter().map(|event| (event.codec, &*event.payload)).collect();
+        same("formats and payloads", found, payloads.to_vec());
+    }
+}
+
+fn commands_without_events_are_listed(store: &impl EventStore) {
+    let id = stream("account", "1");
+    let commands = [(); 5].map(|()| CommandId::fresh());
+    let mut listed = Vec::new();
+    for (command, version) in commands.into_iter().zip(0..) {
+        let check = Commit::new().append(id.clone(), exact(version), vec![]).command_id(command);
+        accepted(&one(store, check));
+        accepted(&one(store, append(&id, 1).command_id(CommandId::fresh())));
+        let (version, position) = (Version::new(version), Position::new(version));
+        listed.push((command, KnownCommand { stream: id.clone(), version, events: 0, position }));
+    }
+    for (after, limit) in [(0, 9), (0, 2), (2, 2), (4, 2), (5, 2), (9, 2), (1, 0)] {
+        let expected: Vec<_> = listed.iter().skip(after).take(limit).cloned().collect();
+        let found = ok(store.commands_without_events(after as u64, limit));
+        same("commands without events", found, expected);
+    }
+}
+
 fn pages_follow_each_other_without_gaps(store: &impl EventStore) {
     let id = stream("account", "1");
     accepted(&one(store, append(&id, 1_000)));
@@ -391,6 +444,87 @@ fn a_filter_finds_what_is_unknown(store: &impl EventStore) {
         let found = page(store, 0, &filter, 1_000).0;
         let found: Vec<_> = found.iter().map(|event| event.header.position).collect();
         same("wanted or unknown", &found, &wanted);
+    }
+}
+
+fn a_story_is_found_among_others(store: &impl EventStore) {
+    let id = stream("a", "1");
+    // Of the five stories one begins outside, one with a command and one with an event; the others with events of their own.
+    let outside = CorrelationId::from_uuid(Uuid::max());
+    let command = CommandId::from_name("begin");
+    let lone = named(&id, "a.lone");
+    let stories = [outside, CorrelationId::from_uuid(command.into()), lone.header.correlation_id];
+    let mut begun = events(&id, 2);
+    begun
+        .iter_mut()
+        .for_each(|event| event.header.correlation_id = CorrelationId::from_uuid(command.into()));
+    let [first, second] = [vec![lone], begun]
+        .map(|events| Commit::new().append(id.clone(), ExpectedVersion::Any, events));
+    accepted(&one(store, first));
+    accepted(&one(store, second.command_id(command)));
+    for round in 0..700_usize {
+        let mut events = events(&id, 3);
+        for (at, event) in events.iter_mut().enumerate() {
+            if let Some(story) = stories.get((round * 3 + at) % 5) {
+                event.header.correlation_id = *story;
+            }
+        }
+        let commit = Commit::new().append(id.clone(), ExpectedVersion::Any, events);
+        // Each has a command of its own, or none.
+        let commit = if round % 2 == 0 { commit.command_id(CommandId::fresh()) } else { commit };
+        accepted(&one(store, commit));
+    }
+    let head = ok(store.head());
+    let all = page(store, 0, &Filter::All, usize::MAX).0;
+    let unknown = CorrelationId::from_uuid(Uuid::nil());
+    for story in stories.into_iter().chain([unknown]) {
+        let wanted: Vec<_> =
+            all.iter().filter(|event| event.header.correlation_id == story).cloned().collect();
+        same("a story is there", wanted.is_empty(), story == unknown);
+        for limit in [1, 100, usize::MAX] {
+            let (mut through, mut seen) = (Position::START, vec![]);
+            while through < head {
+                let page = ok(store.read_story(story, through, limit));
+                same("goes on", page.through > through, true);
+                same("keeps to its limit", page.events.len() <= limit, true);
+                seen.extend(page.events);
+                through = page.through;
+            }
+            same("ends at the head", through, head);
+            same("story", &seen, &wanted);
+        }
+    }
+    let nothing = ok(store.read_story(outside, head, 10));
+    same("after the end", (nothing.events.len(), nothing.through), (0, head));
+    let nothing = ok(store.read_story(outside, Position::START, 0));
+    same("no room", (nothing.events.len(), nothing.through), (0, Position::START));
+}
+
+fn the_position_of_a_time_is_before_what_came_later(store: &impl EventStore) {
+    let id = stream("a", "1");
+    same("empty log", ok(store.position_at(Timestamp::from_micros(5))), Position::START);
+    // Clocks go back, and beyond what some databases take for a number.
+    let times = [10, 10, 30, 20, 40, 5, u64::MAX - 3, 50, u64::MAX];
+    for time in times {
+        let mut event = named(&id, "a.one");
+        event.header.time = Timestamp::from_micros(time);
+        accepted(&one(store, Commit::new().append(id.clone(), ExpectedVersion::Any, vec![event])));
+    }
+    for (time, expected) in [
+        (0, 0),
+        (9, 0),
+        (10, 2),
+        (29, 2),
+        (30, 4),
+        (39, 4),
+        (40, 6),
+        (u64::MAX / 2, 6),
+        (u64::MAX - 4, 6),
+        (u64::MAX - 3, 8),
+        (u64::MAX, 9),
+    ] {
+        let position = ok(store.position_at(Timestamp::from_micros(time)));
+        same("position of a time", (time, position.as_u64()), (time, expected));
     }
 }
 

@@ -12,8 +12,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
     StoreError,
@@ -75,7 +76,7 @@ pub enum Operation {
     Commit,
     /// [`EventStore::read_stream`].
     ReadStream,
-    /// [`EventStore::read_log`].
+    /// [`EventStore::read_log`], and what else reads the whole log: [`EventStore::read_story`], [`EventStore::position_at`].
     ReadLog,
     /// [`EventStore::find_command`].
     FindCommand,
@@ -504,6 +505,19 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
         self.obey(Operation::ReadLog, None, || self.store.read_log(after, filter, limit))
     }
 
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.obey(Operation::ReadLog, None, || self.store.read_story(story, after, limit))
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.obey(Operation::ReadLog, None, || self.store.position_at(time))
+    }
+
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.obey(Operation::FindCommand, None, || self.store.find_command(id))
     }
@@ -519,6 +533,15 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
     fn delete_snapshots(&self) -> Result<(), StoreError> {
         self.lives()?;
         self.store.delete_snapshots()
+    }
+
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.lives()?;
+        self.store.commands_without_events(after, limit)
     }
 
     fn durability(&self) -> Durability {

@@ -495,7 +495,7 @@ impl Stored {
             bytes.sort_unstable();
             bytes
         };
-        let value = |payload| self.codec.decode::<serde_json::Value>(payload).ok();
+        let value = |payload| self.codec.decode_json(payload).ok();
         sorted(&self.payload) == sorted(&other.payload)
             && value(&self.payload) == value(&other.payload)
     }
@@ -510,7 +510,10 @@ impl PartialEq for Stored {
 
 impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = String::from_utf8_lossy(&self.payload);
+        let payload = match (self.codec, self.codec.decode_json(&self.payload)) {
+            (Codec::Json, _) | (_, Err(_)) => String::from_utf8_lossy(&self.payload),
+            (_, Ok(value)) => value.to_string().into(),
+        };
         write!(f, "{} v{} {payload}", self.name, self.schema_version)
     }
 }

@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::tail::Secret;
+use crate::codec::Codec;
 use crate::id::{CommandId, EventId};
 use crate::store::{Durability, StoreError};
 
@@ -18,7 +19,7 @@ const APPLICATION: i64 = 0x5469_6465;
 /// The format of the log's tables. Another one needs a migration, and a fixture of this one for its test.
 ///
 /// Format 1 had payloads of text alone, and no table but `events`, `commands` and `meta`.
-const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 2;
 
 /// Positions are row ids, and there is no second index: an append touches the last page only. `payload` stands last,
 /// so that all else is read without following it into overflow pages: JSON as text, other formats as a blob whose first byte
@@ -72,6 +73,28 @@ const TO_2: &str = "
     UPDATE sqlite_schema SET sql = replace(sql, 'payload TEXT NOT NULL', 'payload ANY NOT NULL')
         WHERE type = 'table' AND name = 'events';
     PRAGMA writable_schema = RESET;";
+
+/// The first byte of a payload that is not JSON. These numbers stand in every log: none is ever given to another format.
+const MESSAGE_PACK: u8 = 1;
+const CBOR: u8 = 2;
+
+/// The byte that names a format in the log; none for JSON, which is text there.
+pub(super) fn tag(codec: Codec) -> Option<u8> {
+    match codec {
+        Codec::Json => None,
+        Codec::MessagePack => Some(MESSAGE_PACK),
+        Codec::Cbor => Some(CBOR),
+    }
+}
+
+/// The format that a byte names.
+pub(super) fn of_tag(tag: u8) -> Option<Codec> {
+    match tag {
+        MESSAGE_PACK => Some(Codec::MessagePack),
+        CBOR => Some(Codec::Cbor),
+        _ => None,
+    }
+}
 
 /// How long a connection waits for a lock that a foreign reader or a checkpoint holds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -194,6 +217,14 @@ impl Files {
         Ok(is_database && (application == super::index::APPLICATION || is_begun))
     }
 
+    /// Whether a file of this log, or one that it may have, bears the name.
+    pub(super) fn are_taken(&self, path: &Path) -> bool {
+        [&self.log, &self.index, &self.views].into_iter().any(|taken| {
+            taken == path
+                || ["-wal", "-shm", "-journal"].iter().any(|suffix| beside(taken, suffix) == path)
+        }) || self.lock == path
+    }
+
     pub(super) fn delete_index(&self) -> Result<(), StoreError> {
         for path in [self.index.clone(), beside(&self.index, "-wal"), beside(&self.index, "-shm")] {
             match std::fs::remove_file(&path) {
@@ -242,23 +273,13 @@ pub(super) fn open_log(
         format = FORMAT;
     }
     if format != FORMAT {
-        return Err(StoreError::Format {
-            place: place(path),
-            found: format,
-            known: FORMAT,
-            advice: if format > FORMAT {
-                "open it with the version that wrote it, or a newer one"
-            } else {
-                "migrate it with the version that came after the one that wrote it"
-            },
-        });
+        return Err(of_another_format(path, format));
+    }
+    if archive_of(&conn).map_err(refused)?.is_some() {
+        return Err(is_archive(path));
     }
     use_wal(&conn).map_err(refused)?;
-    let synchronous = match durability {
-        Durability::Fsync => "FULL",
-        Durability::Os | Durability::Memory => "NORMAL",
-    };
-    conn.pragma_update(None, "synchronous", synchronous).map_err(refused)?;
+    conn.pragma_update(None, "synchronous", synchronous(durability)).map_err(refused)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(refused)?;
     let identity = Identity {
         log_id: Uuid::from_bytes(meta(&conn, "log_id").map_err(refused)?),
@@ -267,26 +288,108 @@ pub(super) fn open_log(
     Ok((conn, identity))
 }
 
+/// Whether an open database is a log of this format, as far as it can be read.
+pub(super) fn is_log(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    match stamps(conn).map_err(|error| failed(path, error)) {
+        Ok((APPLICATION, FORMAT)) | Err(StoreError::Damaged { .. }) => {}
+        Ok((APPLICATION, found)) => return Err(of_another_format(path, found)),
+        Ok(_) => return Err(foreign(path)),
+        Err(error) => return Err(error),
+    }
+    match archive_of(conn) {
+        Ok(Some(_)) => Err(is_archive(path)),
+        _ => Ok(()),
+    }
+}
+
+fn is_archive(path: &Path) -> StoreError {
+    StoreError::Foreign {
+        place: place(path),
+        kind: "log but an archive of one, which reads it where it is",
+    }
+}
+
+fn of_another_format(path: &Path, found: i64) -> StoreError {
+    StoreError::Format {
+        place: place(path),
+        found,
+        known: FORMAT,
+        advice: match found {
+            1 => "open it with this version once, which migrates it",
+            ..FORMAT => "migrate it with the version that came after the one that wrote it",
+            _ => "open it with the version that wrote it, or a newer one",
+        },
+    }
+}
+
+/// How SQLite calls it.
+pub(super) fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Fsync => "FULL",
+        Durability::Os | Durability::Memory => "NORMAL",
+    }
+}
+
 /// All or nothing: a crash leaves an empty database, which counts as new.
 fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(SINCE_2)?;
     tx.execute(
-        "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16)), ('codec', 'json')",
+        "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16))",
         params![crate::id::fresh().as_bytes()],
     )?;
     stamp(&tx, APPLICATION, FORMAT)?;
     tx.commit()
 }
 
+/// Makes an archive of the log `log_id`: a log that says which archive it is, with rows for some positions only.
+pub(super) fn create_archive(
+    tx: &Transaction<'_>,
+    log_id: Uuid,
+    archive_id: Uuid,
+) -> rusqlite::Result<()> {
+    tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(SINCE_2)?;
+    tx.execute(
+        "INSERT INTO meta VALUES ('log_id', ?), ('archive_id', ?)",
+        params![log_id.as_bytes(), archive_id.as_bytes()],
+    )?;
+    stamp(tx, APPLICATION, FORMAT)
+}
+
+/// The log that an archive belongs to, and which archive it is; none if the file is none.
+pub(super) fn archive_of(conn: &Connection) -> rusqlite::Result<Option<(Uuid, Uuid)>> {
+    if stamps(conn)? != (APPLICATION, FORMAT) {
+        return Ok(None);
+    }
+    let id = |key: &str| -> rusqlite::Result<Option<Uuid>> {
+        let mut select = conn.prepare("SELECT value FROM meta WHERE key = ?")?;
+        let found: Option<[u8; 16]> = select.query_row([key], |row| row.get(0)).optional()?;
+        Ok(found.map(Uuid::from_bytes))
+    };
+    Ok(id("log_id")?.zip(id("archive_id")?))
+}
+
 /// All or nothing, like [`create_log`]; it takes no longer for a large log.
-fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(TO_2)?;
     tx.execute_batch(SINCE_2)?;
     stamp(&tx, APPLICATION, FORMAT)?;
-    tx.commit()
+    // The text of the table is replaced by what it says: one that says otherwise would stay as it is.
+    let column: String = tx.query_row(
+        "SELECT type FROM pragma_table_info('events') WHERE name = 'payload'",
+        [],
+        |row| row.get(0),
+    )?;
+    match column.as_str() {
+        "ANY" => tx.commit(),
+        _ => Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some("its table of events is not as format 1 had it".to_owned()),
+        )),
+    }
 }
 
 fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
@@ -363,7 +466,7 @@ fn foreign(path: &Path) -> StoreError {
     StoreError::Foreign { place: place(path), kind: "log" }
 }
 
-fn io_failed(path: &Path, error: io::Error) -> StoreError {
+pub(super) fn io_failed(path: &Path, error: io::Error) -> StoreError {
     let place = place(path);
     let source = Box::new(error);
     match source.kind() {
@@ -394,7 +497,7 @@ fn sibling(log: &Path, kind: &str) -> PathBuf {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

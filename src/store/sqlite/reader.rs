@@ -9,16 +9,16 @@ use dashmap::DashSet;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use rusqlite::types::{FromSqlResult, ValueRef};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::Shared;
+use super::archive::{Archives, Stored, stored};
 use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::snapshots;
-use super::tail::Place;
+use super::tail::{Head, Place};
 use crate::clock::Timestamp;
-use crate::codec::Codec;
 use crate::event::{Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
 use crate::store::{Filter, KnownCommand, Page, Snapshot, StoreError};
@@ -65,7 +65,12 @@ struct Reader {
     log: Connection,
     index: Index,
     names: Names,
+    archives: Archives,
 }
+
+/// How often a read is tried that met an archive it cannot read: when the archive was restored meanwhile, a new view of the
+/// log has the events itself.
+const VIEWS: u32 = 3;
 
 impl Readers {
     pub(super) fn new(shared: Arc<Shared>, kept: usize) -> Self {
@@ -75,7 +80,20 @@ impl Readers {
     /// A reader whose work failed is closed: its connection may be the reason.
     fn with<T>(
         &self,
-        work: impl FnOnce(&Shared, &mut Reader) -> Result<T, StoreError>,
+        mut work: impl FnMut(&Shared, &mut Reader) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        for _ in 1..VIEWS {
+            match self.with_view(&mut work) {
+                Err(StoreError::Archive { .. }) => {}
+                done => return done,
+            }
+        }
+        self.with_view(&mut work)
+    }
+
+    fn with_view<T>(
+        &self,
+        work: &mut impl FnMut(&Shared, &mut Reader) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let idle = self.idle.lock().pop();
         let mut reader = match idle {
@@ -84,6 +102,7 @@ impl Readers {
                 log: file::connect_to_read(&self.shared.files.log)?,
                 index: Index::open(&self.shared.files.index)?,
                 names: Names::default(),
+                archives: Archives::default(),
             },
         };
         let found = work(&self.shared, &mut reader)?;
@@ -92,6 +111,12 @@ impl Readers {
             idle.push(reader);
         }
         Ok(found)
+    }
+
+    /// Closes the connections that nobody reads with, and the archives that they have open.
+    pub(super) fn close_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        drop(idle);
     }
 
     pub(super) fn stream(
@@ -108,7 +133,8 @@ impl Readers {
             let rest = left.len().saturating_sub(CHUNK);
             let next = left.split_off(rest);
             self.with(|shared, reader| {
-                reader.rows(&shared.files.log, stream, version, next, &mut rows)
+                rows.clear();
+                reader.rows(shared, stream, version, next.clone(), &mut rows)
             })?;
             version = version.plus(rows.len() as u64);
             for event in rows.drain(..) {
@@ -123,6 +149,17 @@ impl Readers {
             }
         }
         Ok(())
+    }
+
+    /// The positions of all events of a stream, the last one first.
+    pub(super) fn positions_of(&self, stream: &StreamId) -> Result<Vec<u64>, StoreError> {
+        self.with(|shared, reader| {
+            let head = reader.head(shared, stream)?;
+            let mut positions = Vec::new();
+            let path = &shared.files.log;
+            reader.positions(path, head.position, head.version, &mut positions)?;
+            Ok(positions)
+        })
     }
 
     pub(super) fn log(
@@ -141,6 +178,73 @@ impl Readers {
         }
         self.with(|shared, reader| {
             snapshots::select(&reader.log, shared.secret, &shared.files.log, stream)
+        })
+    }
+
+    /// Looks for the events of a story in the next window.
+    pub(super) fn story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.with(|shared, reader| {
+            let (after, head) = (after.as_u64(), shared.head());
+            let mut events = Vec::new();
+            let through = match limit == 0 || after >= head {
+                true => after,
+                false => {
+                    let end = head.min(after.saturating_add(WINDOW));
+                    reader.of_story(shared, after, end, story, limit, &mut events)?
+                }
+            };
+            Ok(Page { events, through: Position::new(through) })
+        })
+    }
+
+    /// Window by window, so that no view of the log is held for long.
+    pub(super) fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let head = self.shared.head();
+        let mut after = 0;
+        while after < head {
+            let end = head.min(after + WINDOW);
+            let found = self
+                .with(|shared, reader| reader.first_later(&shared.files.log, after, end, time))?;
+            if let Some(later) = found {
+                return Ok(Position::new(later - 1));
+            }
+            after = end;
+        }
+        Ok(Position::new(head))
+    }
+
+    pub(super) fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.with(|shared, reader| {
+            let path = &shared.files.log;
+            let refused = |error| failed(path, error);
+            let mut select = reader
+                .log
+                .prepare_cached(
+                    "SELECT stream, version, position, id FROM commands \
+                     WHERE number > ? AND position <= ? ORDER BY number LIMIT ?",
+                )
+                .map_err(refused)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rows =
+                select.query([after as i64, shared.head() as i64, limit]).map_err(refused)?;
+            let mut commands = Vec::new();
+            while let Some(row) = rows.next().map_err(refused)? {
+                let id = CommandId::from_uuid(uuid(row, 3, path)?);
+                let stream = stored_stream(text(row, 0, path)?, path)?;
+                let version = Version::new(number(row, 1, path)?);
+                let position = Position::new(number(row, 2, path)?);
+                commands.push((id, KnownCommand { stream, version, events: 0, position }));
+            }
+            Ok(commands)
         })
     }
 
@@ -174,27 +278,19 @@ impl Reader {
         stream: &StreamId,
         after: Version,
     ) -> Result<Walked, StoreError> {
-        let key = shared.secret.key(stream);
-        let head = shared.tail.read().head(&key);
-        let head = match head {
-            Some(head) => head,
-            None => self
-                .index
-                .head(&key)
-                .map_err(|error| failed(&shared.files.index, error))?
-                .unwrap_or_default(),
-        };
+        let head = self.head(shared, stream)?;
         let count = after.behind(Version::new(head.version));
         let path = &shared.files.log;
         let mut walked = Walked::default();
         let mut target = head.position;
         if count <= WHOLE {
             walked.rows.reserve_exact(count as usize);
-            let (names, rows, mut bytes) = (&mut self.names, &mut walked.rows, 0);
+            let (names, archives) = (&mut self.names, &mut self.archives);
+            let (rows, mut bytes) = (&mut walked.rows, 0);
             let mut version = head.version;
             let select = select!("WHERE position <= ? ORDER BY position DESC");
             target = back(&self.log, path, select, 3, target, count, &mut |row, _| {
-                let (event, _) = decode(row, Some(stream), names, path)?;
+                let (event, _) = decode(row, Some(stream), names, archives, shared)?;
                 check_place(&event, stream, version, path)?;
                 version -= 1;
                 bytes += event.payload.len();
@@ -202,31 +298,56 @@ impl Reader {
                 Ok(bytes < WHOLE_BYTES)
             })?;
         }
-        let mut left = count - walked.rows.len() as u64;
-        walked.positions.reserve_exact(left as usize);
+        let left = count - walked.rows.len() as u64;
+        self.positions(path, target, left, &mut walked.positions)?;
+        Ok(walked)
+    }
+
+    /// The positions of the `left` newest events of a stream up to the one at `target`, the last one first.
+    fn positions(
+        &self,
+        path: &Path,
+        mut target: u64,
+        mut left: u64,
+        positions: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
+        positions.reserve_exact(left as usize);
         while left > 0 {
             let steps = left.min(STEPS);
             let select =
                 "SELECT position, previous FROM events WHERE position <= ? ORDER BY position DESC";
-            let positions = &mut walked.positions;
             target = back(&self.log, path, select, 1, target, steps, &mut |_, position| {
                 positions.push(position);
                 Ok(true)
             })?;
             left -= steps;
         }
-        Ok(walked)
+        Ok(())
+    }
+
+    fn head(&self, shared: &Shared, stream: &StreamId) -> Result<Head, StoreError> {
+        let key = shared.secret.key(stream);
+        let head = shared.tail.read().head(&key);
+        match head {
+            Some(head) => Ok(head),
+            None => self
+                .index
+                .head(&key)
+                .map(Option::unwrap_or_default)
+                .map_err(|error| failed(&shared.files.index, error)),
+        }
     }
 
     /// Reads the events at `positions` (the last one first) into `events` (the first one first).
     fn rows(
         &mut self,
-        path: &Path,
+        shared: &Shared,
         stream: &StreamId,
         after: Version,
         mut positions: Vec<u64>,
         events: &mut Vec<Recorded>,
     ) -> Result<(), StoreError> {
+        let path = &shared.files.log;
         let refused = |error| failed(path, error);
         let mut version = after.as_u64();
         let view = View::of(&self.log, true).map_err(refused)?;
@@ -247,7 +368,8 @@ impl Reader {
                     return Err(missing(path, target));
                 }
                 version += 1;
-                let (event, _) = decode(row, Some(stream), &mut self.names, path)?;
+                let (event, _) =
+                    decode(row, Some(stream), &mut self.names, &mut self.archives, shared)?;
                 check_place(&event, stream, version, path)?;
                 events.push(event);
                 match positions.last() {
@@ -268,7 +390,6 @@ impl Reader {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let path = &shared.files.log;
         // Rows beyond this may be in the file already, but a stream that is read next may not show them yet.
         let head = shared.head();
         let mut events = Vec::new();
@@ -276,7 +397,7 @@ impl Reader {
             after
         } else {
             match filter {
-                Filter::All => self.unfiltered(path, after, head, limit, &mut events)?,
+                Filter::All => self.unfiltered(shared, after, head, limit, &mut events)?,
                 Filter::Names(names) if names.is_empty() => head,
                 Filter::Names(_) | Filter::NamesAndUnknown { .. } => {
                     let wanted = Wanted::of(filter);
@@ -284,7 +405,8 @@ impl Reader {
                     while through < head && events.len() < limit {
                         let end = head.min(through.saturating_add(WINDOW));
                         let room = limit - events.len();
-                        through = self.filtered(path, through, end, &wanted, room, &mut events)?;
+                        through =
+                            self.filtered(shared, through, end, &wanted, room, &mut events)?;
                     }
                     through
                 }
@@ -295,12 +417,13 @@ impl Reader {
 
     fn unfiltered(
         &mut self,
-        path: &Path,
+        shared: &Shared,
         after: u64,
         head: u64,
         limit: usize,
         events: &mut Vec<Recorded>,
     ) -> Result<u64, StoreError> {
+        let path = &shared.files.log;
         let refused = |error| failed(path, error);
         let end = head.min(after.saturating_add(limit as u64));
         events.reserve_exact((end - after) as usize);
@@ -311,7 +434,7 @@ impl Reader {
             .map_err(refused)?;
         let mut rows = select.query([after as i64, end as i64]).map_err(refused)?;
         while let Some(row) = rows.next().map_err(refused)? {
-            let (event, _) = decode(row, None, &mut self.names, path)?;
+            let (event, _) = decode(row, None, &mut self.names, &mut self.archives, shared)?;
             if event.header.position.as_u64() != through + 1 {
                 return Err(missing(path, through + 1));
             }
@@ -328,13 +451,14 @@ impl Reader {
     /// their number: positions are unique, so as many rows as there are places means a row for each.
     fn filtered(
         &mut self,
-        path: &Path,
+        shared: &Shared,
         after: u64,
         end: u64,
         wanted: &Wanted,
         limit: usize,
         events: &mut Vec<Recorded>,
     ) -> Result<u64, StoreError> {
+        let path = &shared.files.log;
         let refused = |error| failed(path, error);
         let mut select = self
             .log
@@ -357,7 +481,7 @@ impl Reader {
         let before = events.len();
         let mut rows = select.raw_query();
         while let Some(row) = rows.next().map_err(refused)? {
-            events.push(decode(row, None, &mut self.names, path)?.0);
+            events.push(decode(row, None, &mut self.names, &mut self.archives, shared)?.0);
         }
         let found = events.len() - before;
         let through = match events.last() {
@@ -372,10 +496,93 @@ impl Reader {
             .prepare_cached("SELECT count(*) FROM events WHERE position > ? AND position <= ?")
             .and_then(|mut count| count.query_row([after as i64, through as i64], |row| row.get(0)))
             .map_err(refused)?;
-        if seen as u64 != through - after {
-            return Err(self.first_missing(path, after)?);
-        }
+        self.check_all_seen(path, after, through, seen)?;
         Ok(through)
+    }
+
+    /// The events of a story in a window. Where a story begins its id stands in another column. What is looked through is counted on
+    /// the way; a second pass for that would take as long again.
+    fn of_story(
+        &mut self,
+        shared: &Shared,
+        after: u64,
+        end: u64,
+        story: CorrelationId,
+        limit: usize,
+        events: &mut Vec<Recorded>,
+    ) -> Result<u64, StoreError> {
+        let path = &shared.files.log;
+        let refused = |error| failed(path, error);
+        let view = View::of(&self.log, true).map_err(refused)?;
+        let id = story.as_uuid().as_bytes().as_slice();
+        let (seen, found): (i64, String) = self
+            .log
+            .prepare_cached(
+                "SELECT count(*), json_group_array(position) \
+                 FILTER (WHERE coalesce(correlation_id, command_id, event_id) = ?3) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
+            )
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, id];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(refused)?;
+        self.check_all_seen(path, after, end, seen)?;
+        let mut found: Vec<u64> = serde_json::from_str(&found)
+            .map_err(|error| damaged(path, format!("positions are no numbers: {error}")))?;
+        found.sort_unstable();
+        let through = match found.get(limit - 1) {
+            Some(last) => *last,
+            None => end,
+        };
+        found.truncate(limit);
+        let mut select = self.log.prepare_cached(select!("WHERE position = ?")).map_err(refused)?;
+        for position in found {
+            let mut rows = select.query([position as i64]).map_err(refused)?;
+            let row = rows.next().map_err(refused)?.ok_or_else(|| missing(path, position))?;
+            events.push(decode(row, None, &mut self.names, &mut self.archives, shared)?.0);
+        }
+        drop(select);
+        view.end().map_err(refused)?;
+        Ok(through)
+    }
+
+    /// The position of the first event of the window that was decided after `time`.
+    fn first_later(
+        &self,
+        path: &Path,
+        after: u64,
+        end: u64,
+        time: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        // Times beyond the range of SQLite's numbers are stored as negative ones, which are later than all others.
+        let (seen, found): (i64, Option<i64>) = self
+            .log
+            .prepare_cached(
+                "SELECT count(*), min(position) FILTER (WHERE (time < 0, time) > (?3 < 0, ?3)) \
+                 FROM events WHERE position > ?1 AND position <= ?2",
+            )
+            .and_then(|mut select| {
+                let window = params![after as i64, end as i64, time.as_micros() as i64];
+                select.query_row(window, |row| Ok((row.get(0)?, row.get(1)?)))
+            })
+            .map_err(|error| failed(path, error))?;
+        self.check_all_seen(path, after, end, seen)?;
+        Ok(found.map(|position| position as u64))
+    }
+
+    /// Positions are unique, so as many rows as there are places means a row for each.
+    fn check_all_seen(
+        &self,
+        path: &Path,
+        after: u64,
+        through: u64,
+        seen: i64,
+    ) -> Result<(), StoreError> {
+        match seen as u64 == through - after {
+            true => Ok(()),
+            false => Err(self.first_missing(path, after)?),
+        }
     }
 
     fn first_missing(&self, path: &Path, after: u64) -> Result<StoreError, StoreError> {
@@ -588,36 +795,49 @@ fn decode(
     row: &Row<'_>,
     expected: Option<&StreamId>,
     names: &mut Names,
-    path: &Path,
+    archives: &mut Archives,
+    shared: &Shared,
 ) -> Result<(Recorded, u64), StoreError> {
+    let path = &shared.files.log;
     let stream = text(row, 1, path)?;
     let stream = match expected {
         Some(expected) if expected.as_str() == stream => expected.clone(),
         _ => stored_stream(stream, path)?,
     };
-    let metadata = match column(row, 11, path, ValueRef::as_bytes_or_null)? {
-        None => Metadata::default(),
+    let metadata = |json: Option<&[u8]>| match json {
+        None => Ok(Metadata::default()),
         Some(json) => serde_json::from_slice(json)
-            .map_err(|error| damaged(path, format!("metadata of {}: {error}", at(row))))?,
+            .map_err(|error| damaged(path, format!("metadata of {}: {error}", at(row)))),
     };
+    let position = number(row, 0, path)?;
     let event_id = EventId::from_uuid(uuid(row, 7, path)?);
     let command_id = uuid_or_none(row, 8, path)?.map(CommandId::from_uuid);
     let own = own_id(event_id, command_id);
+    let payload = row.get_ref(12).map_err(|error| failed(path, error))?;
+    let (metadata, codec, payload) = match stored(payload, position, path)? {
+        Stored::Here(codec, payload) => {
+            let json = column(row, 11, path, ValueRef::as_bytes_or_null)?;
+            (metadata(json)?, codec, payload.into())
+        }
+        Stored::Archived(number) => {
+            let fetched = archives.fetch(shared, number, position, event_id.into())?;
+            (metadata(fetched.metadata.as_deref())?, fetched.codec, fetched.payload)
+        }
+    };
     let header = Header {
         event_id,
         name: names.intern(text(row, 4, path)?),
         schema_version: number(row, 5, path)? as u32,
-        codec: Codec::Json,
+        codec,
         stream,
         version: Version::new(number(row, 2, path)?),
-        position: Position::new(number(row, 0, path)?),
+        position: Position::new(position),
         time: Timestamp::from_micros(number(row, 6, path)?),
         command_id,
         correlation_id: CorrelationId::from_uuid(uuid_or_none(row, 9, path)?.unwrap_or(own)),
         causation_id: CausationId::from_uuid(uuid_or_none(row, 10, path)?.unwrap_or(own)),
         metadata,
     };
-    let payload = column(row, 12, path, ValueRef::as_bytes)?.into();
     Ok((Recorded { header, payload }, number(row, 3, path)?))
 }
 

@@ -332,6 +332,64 @@ impl Writer {
         Err(failed(&self.shared.files.log, error))
     }
 
+    /// Does `work` in a transaction of its own, between two groups.
+    pub(super) fn maintain<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.between_groups(|log| {
+            log.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+            let done = work(log)?;
+            log.prepare_cached("COMMIT")?.raw_execute()?;
+            Ok(done)
+        })
+    }
+
+    /// The same, and synced in every mode, with all that was committed before.
+    pub(super) fn maintain_synced<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.between_groups(|log| log.pragma_update(None, "synchronous", "FULL"))?;
+        let done = self.maintain(work);
+        let usual = file::synchronous(self.durability);
+        self.between_groups(|log| log.pragma_update(None, "synchronous", usual))?;
+        done
+    }
+
+    /// Writes the file anew, without the room that is free in it.
+    pub(super) fn vacuum(&mut self) -> Result<(), StoreError> {
+        self.between_groups(|log| {
+            log.execute_batch("VACUUM")?;
+            file::checkpoint(log)
+        })
+    }
+
+    fn between_groups<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.recover()?;
+        let Some(log) = &self.log else {
+            return Err(damaged(&self.shared.files.log, "it is not open".to_owned()));
+        };
+        work(log).map_err(|error| self.gave_up(error))
+    }
+
+    /// Undoes what was begun, and gives the connection up if that leaves it, or what the log holds, in doubt.
+    fn gave_up(&mut self, error: rusqlite::Error) -> StoreError {
+        let is_clean = self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok());
+        let error = failed(&self.shared.files.log, error);
+        let is_harmless = matches!(error, StoreError::Full { .. } | StoreError::ReadOnly { .. });
+        if !(is_clean && is_harmless) {
+            self.log = None;
+        }
+        error
+    }
+
     /// Shows the group to readers: all of it in one step.
     fn publish(&mut self) {
         self.through = self.group.through;
@@ -494,8 +552,13 @@ fn insert_event(
     };
     insert.raw_bind_parameter(12, metadata)?;
     // As text, which JSON is, so that the payload can be read with any tool.
-    let payload = ToSqlOutput::Borrowed(ValueRef::Text(&event.payload));
-    insert.raw_bind_parameter(13, payload)?;
+    match file::tag(header.codec) {
+        None => {
+            let payload = ToSqlOutput::Borrowed(ValueRef::Text(&event.payload));
+            insert.raw_bind_parameter(13, payload)?;
+        }
+        Some(tag) => insert.raw_bind_parameter(13, [&[tag], &*event.payload].concat())?,
+    }
     insert.raw_execute().map(drop)
 }
 
