@@ -124,7 +124,7 @@ impl<A> Snapshots<A> {
         self
     }
 
-    /// Takes one when the aggregate has applied so many events since the last, from 1; as many that one was loaded with count, too.
+    /// Takes one when the aggregate has applied so many events since the last, from 1; those that it was loaded with count, too.
     pub fn every(mut self, events: u32) -> Self {
         self.every = Some(events.max(1));
         self

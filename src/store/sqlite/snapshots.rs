@@ -33,7 +33,7 @@ use crate::store::{Snapshot, StoreError};
 use crate::stream::{StreamId, Version};
 
 /// How many snapshots may wait for the next commit, and how many bytes of them: what a log takes that is loaded from and not
-/// written to. A group of commits takes all of them along, which adds a millisecond or two to it.
+/// written to. A group of commits takes all of them along, so this is also the most that they add to it.
 const MOST: usize = 1_024;
 const MOST_BYTES: usize = 8 << 20;
 
