@@ -11,6 +11,7 @@ mod codec;
 mod command;
 pub mod docs;
 mod event;
+mod history;
 mod http;
 mod id;
 #[cfg(feature = "sqlite")]
@@ -24,12 +25,20 @@ mod query;
 mod reactor;
 mod retry;
 mod sequencer;
+mod shape;
 mod store;
 mod stream;
 mod subscriber;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// What the [`Form`] of a type is made of.
+pub mod forms {
+    pub use crate::shape::{
+        Describing, Field, Fields, Reading, Tagging, Variant, Variants, Writing,
+    };
+}
 
 /// What the handlers and the queries of table projections work with.
 #[cfg(feature = "sqlite")]
@@ -38,7 +47,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision, Snapshots};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
@@ -53,8 +62,12 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
+    ReadAs, Recorded, TransientEvent, decode_event,
+};
+pub use history::{
+    Diff, DiffError, Difference, History, HistoryError, Loaded, Loading, StreamPoint, Trace,
+    TraceNode, Traced,
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
@@ -67,8 +80,8 @@ pub use letters::{
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};
 pub use projection::{
-    AtLeast, HandlerOutcome, Handlers, InMemory, Projection, Rebuild, Storage, View, ViewError,
-    ViewRef, Watching,
+    AsOf, AsOfError, AtLeast, HandlerOutcome, Handlers, InMemory, LogPoint, Projection, Rebuild,
+    Storage, View, ViewError, ViewRef, Watching,
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
@@ -76,13 +89,14 @@ pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, Que
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
+pub use shape::{Form, Shape};
 #[cfg(feature = "transfer")]
 pub use store::transfer;
 #[cfg(feature = "sqlite")]
 pub use store::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
-    StoreError,
+    Snapshot, StoreError,
 };
 pub use stream::{ExpectedVersion, InvalidStreamId, Position, StreamId, Version};
 pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
@@ -90,5 +104,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
+    Command, Event, Query, Shape, TransientEvent, aggregate, projection, reactor, subscriber,
 };

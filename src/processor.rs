@@ -497,6 +497,7 @@ impl<K: Keeper> Processor<K> {
             } else {
                 let page = match ahead.page(self.position, end).await {
                     Ok(page) => page,
+                    Err(error) if !self.role.insists() => return Err(Trouble::Log(error).into()),
                     Err(error) => {
                         warn!(
                             projection = self.wiring.name,

@@ -28,9 +28,13 @@
 //! Handlers that are live-only do not run in a rebuild: the view that serves meanwhile has run them. After a raised version they run
 //! for the events that no earlier version has handled.
 //!
+//! # A view as it was
+//! [`App::as_of`](crate::App::as_of) folds a view up to an earlier position, beside the one that serves; see [`AsOf`].
+//!
 //! # A view that moves
 //! [`View::watch`] yields an answer whenever it has changed, and holds up nobody; see [`Watching`].
 
+mod as_of;
 mod memory;
 pub(crate) mod rebuild;
 #[cfg(feature = "sqlite")]
@@ -45,6 +49,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use self::as_of::{AsOf, AsOfError, LogPoint};
 pub use self::memory::{AtLeast, InMemory, View, ViewRef};
 pub use self::rebuild::Rebuild;
 #[cfg(feature = "sqlite")]
@@ -178,6 +183,14 @@ impl<P: Projection<Storage = S>, S: Storage> Handlers<P, S> {
             self.twice.push(<E as Event>::NAME);
         }
         self
+    }
+
+    /// What answers the queries of a view that is read through `reader`.
+    fn answers(reader: &S::Reader<P>) -> Result<Answers, StartError> {
+        let mut answers = Answers::default();
+        let handlers = Self::of_projection().answers;
+        handlers.into_iter().try_for_each(|answer| answer(reader, &mut answers))?;
+        Ok(answers)
     }
 
     /// The sources of the events that have a handler.

@@ -15,6 +15,7 @@
 mod decoder;
 mod hash;
 mod memory;
+mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "transfer")]
@@ -31,11 +32,16 @@ use uuid::Uuid;
 
 pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
+pub use self::snapshot::Snapshot;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
+use crate::clock::Timestamp;
 use crate::event::{Header, Recorded, SetInfo};
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
+
+/// How many events are looked at in one go by what looks at all of them.
+const WINDOW: usize = 1_024;
 
 /// A log of events.
 pub trait EventStore: Send + Sync + 'static {
@@ -77,6 +83,54 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
     fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError>;
 
+    /// Reads on in the whole log after position `after` for the events of one story: at most `limit` of them.
+    ///
+    /// Without an index every event has to be looked at, so one call looks at a part of the log alone, and may come back without
+    /// any: read on after [`through`](Page::through) until that is the head.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        if limit == 0 {
+            return Ok(Page { events: Vec::new(), through: after });
+        }
+        let mut page = self.read_log(after, &Filter::All, WINDOW)?;
+        page.events.retain(|event| event.header.correlation_id == story);
+        if page.events.len() > limit {
+            page.events.truncate(limit);
+            page.through = page.events.last().map_or(after, |last| last.header.position);
+        }
+        Ok(page)
+    }
+
+    /// Where the log stood at `time`: the position before its first event that was decided later; the head if there is none.
+    ///
+    /// Positions order events, clocks do not: an event of an earlier time may stand further on, and is not counted. Without an
+    /// index every event up to there has to be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, [`StoreError::Damaged`] if it has a hole.
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let mut through = Position::START;
+        loop {
+            let page = self.read_log(through, &Filter::All, WINDOW)?;
+            for event in &page.events {
+                if event.header.time > time {
+                    return Ok(through);
+                }
+                through = event.header.position;
+            }
+            if page.events.is_empty() {
+                return Ok(through);
+            }
+        }
+    }
+
     /// What is known of a command id, if a command with it was committed.
     ///
     /// # Errors
@@ -99,6 +153,35 @@ pub trait EventStore: Send + Sync + 'static {
             source: "its store cannot list the commands that were committed without an event"
                 .into(),
         })
+    }
+
+    /// The snapshot of `stream` that was saved last; none by default, which costs time and nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read. Who asks then folds the whole stream.
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        let _ = stream;
+        Ok(None)
+    }
+
+    /// Takes snapshots of committed states over, each in the place of an earlier one of its stream; drops them by default.
+    ///
+    /// They can be loaded when this returns. They need not be durable then, and may be lost in a crash. What is on the disk is
+    /// never ahead of the log there.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be written; some of them may be.
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        drop(snapshots);
+        Ok(())
+    }
+
+    /// Deletes all snapshots that were saved before this was called.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be deleted; then none is.
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// What an acknowledged commit survives.
@@ -138,8 +221,33 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
         S::read_log(self, after, filter, limit)
     }
 
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        S::read_story(self, story, after, limit)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        S::position_at(self, time)
+    }
+
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         S::find_command(self, id)
+    }
+
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        S::load_snapshot(self, stream)
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        S::save_snapshots(self, snapshots)
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        S::delete_snapshots(self)
     }
 
     fn commands_without_events(

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings::{
-    Commit, Durability, EventStore, ExpectedVersion, Filter, Header, Memory, Position, Recorded,
-    Sqlite, StoreError, StreamId, Timestamp, Version,
+    CommandId, Commit, CorrelationId, Durability, EventStore, ExpectedVersion, Filter, Header,
+    Memory, Position, Recorded, Sqlite, StoreError, StreamId, Timestamp, Version,
 };
 
 #[test]
@@ -41,11 +41,15 @@ fn a_missing_event_is_reported_by_every_kind_of_reader() {
     let names = Filter::Names(vec!["thing.happened"]);
     is_damaged(log.read_log(Position::START, &names, 5_000), damaged);
     is_damaged(log.read_log(Position::new(10), &Filter::Names(vec!["none.such"]), 1), damaged);
+    let story = CorrelationId::from_uuid(CommandId::fresh().into());
+    is_damaged(log.read_story(story, Position::START, 5_000), damaged);
+    is_damaged(log.position_at(Timestamp::from_micros(u64::MAX)), damaged);
     is_damaged(read(&log, 0, 0), damaged);
     is_damaged(read(&log, 0, 299), damaged);
     // What lies on either side of it is as good as before.
     assert_eq!(log.read_log(Position::START, &Filter::All, 299).unwrap().events.len(), 299);
     assert_eq!(log.read_log(Position::new(300), &names, 5_000).unwrap().events.len(), 900);
+    assert!(log.read_story(story, Position::new(300), 5_000).unwrap().events.is_empty());
     assert_eq!(read(&log, 0, 300).unwrap(), 300);
     assert_eq!(read(&log, 1, 0).unwrap(), 600);
 }

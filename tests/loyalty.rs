@@ -309,6 +309,116 @@ fn the_summary_says_what_was_sold_and_where_the_data_lies() {
 }
 
 #[test]
+fn the_tiers_of_any_day_agree_with_a_count_of_the_file() {
+    let directory = directory();
+    for day in [19961231, 19970101, 19970315, 19971231, 19980101, 19980630] {
+        let printed = run(&directory, &["--as-of", &day.to_string()]);
+        let day_shown = format!("{}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
+        assert_eq!(printed["as_of"], day_shown.as_str());
+        let tiers: Vec<_> = printed["tiers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|totals| {
+                let number = |key: &str| totals[key].as_i64().unwrap();
+                (totals["tier"].as_str().unwrap().to_owned(), number("members"), number("points"))
+            })
+            .collect();
+        assert_eq!(tiers, tiers_of(day), "{day}");
+    }
+    // The day is printed as it may be written, and the views that serve are as they were.
+    let shown = succeed(loyalty(&directory, &["--as-of", "1997-03-15"]));
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.starts_with("Members by tier at the end of 1997-03-15\n  basic "), "{shown}");
+    assert_sample(&run(&directory, &[]));
+}
+
+/// The members of each tier and their points at the end of a day, counted from the file by the rules of the programme.
+fn tiers_of(day: u32) -> Vec<(String, i64, i64)> {
+    let mut members = std::collections::HashMap::<String, (u32, i64)>::new();
+    let tier = |points: i64| match points {
+        300.. => 2,
+        100.. => 1,
+        _ => 0,
+    };
+    for line in fs::read_to_string(SAMPLE).unwrap().lines() {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let (on, cents): (u32, i64) =
+            (columns[2].parse().unwrap(), columns[4].replace('.', "").parse().unwrap());
+        if on > day {
+            continue;
+        }
+        let (year, points) = members.entry(columns[0].to_owned()).or_insert((on / 10_000, 0));
+        *points >>= on / 10_000 - std::mem::replace(year, on / 10_000);
+        *points += cents / 100 * [100, 125, 150][tier(*points)] / 100;
+    }
+    let mut tiers = ["basic", "silver", "gold"].map(|name| (name.to_owned(), 0, 0));
+    for (_, points) in members.into_values() {
+        tiers[tier(points)].1 += 1;
+        tiers[tier(points)].2 += points;
+    }
+    tiers.into()
+}
+
+#[test]
+fn a_members_story_tells_what_happened_when_and_from_which_line() {
+    let directory = directory();
+    let path = file(
+        &directory,
+        "p.txt",
+        "00001 19970101 9 120.99\n\
+         00002 19970101 1 5.00\n\
+         00001 19971231 1 10.00\n\
+         00001 19980101 1 50.00\n",
+    );
+    let shown = succeed(loyalty(&directory, &["--history", "1", &path]));
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let blocks: Vec<_> = shown.split("\n\n").collect();
+    assert_eq!(blocks[0], "The story of customer 00001");
+    let expected = [
+        (
+            "1997-01-01",
+            1,
+            "joined the programme\n  bought 9 CDs for $120.99 and earned 120 points\n  rose to silver",
+        ),
+        ("1997-12-31", 3, "bought 1 CD for $10.00 and earned 12 points"),
+        (
+            "1998-01-01",
+            4,
+            "lost 66 points at the turn of the year\n  fell to basic\n  \
+             bought 1 CD for $50.00 and earned 50 points\n  rose to silver",
+        ),
+    ];
+    for (block, (day, line, what)) in blocks[1..].iter().zip(expected) {
+        let (head, told) = block.split_once('\n').unwrap();
+        assert!(head.starts_with(&format!("{day}, recorded at 20")), "{head}");
+        assert!(head.ends_with(&format!("Z from line {line} of p.txt")), "{head}");
+        assert_eq!(told, format!("  {what}"));
+    }
+    assert_eq!(blocks[4..], ["That makes 116 points: silver.\n"]);
+
+    let told = run(&directory, &["--history", "1", &path]);
+    assert_eq!((&told["customer"], &told["points"]), (&json!("00001"), &json!(116)));
+    assert_eq!(told["chapters"][2]["on"], "1998-01-01");
+    assert_eq!(told["chapters"][2]["what"].as_array().unwrap().len(), 4);
+    assert_eq!(told["chapters"][2]["line"], "4");
+    fail(&directory, &["--history", "3", &path], 1, "no purchase of customer 00003 is recorded");
+}
+
+#[test]
+fn the_story_of_a_customer_of_the_sample_has_a_chapter_for_each_line() {
+    let directory = directory();
+    let told = run(&directory, &["--memory", "--history", "00111"]);
+    let purchases: i64 = match counted(|customer, _| customer == "00111")[0] {
+        Sql::Integer(purchases) => purchases,
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!(told["chapters"].as_array().unwrap().len() as i64, purchases);
+    assert_eq!(told["chapters"][0]["file"], "cdnow-sample.txt");
+    assert_eq!(told["chapters"][0]["line"], "10");
+}
+
+#[test]
 fn wrong_use_is_answered_with_one_line_and_exit_code_2() {
     let directory = directory();
     for arguments in [
@@ -317,6 +427,11 @@ fn wrong_use_is_answered_with_one_line_and_exit_code_2() {
         &["--db"],
         &["--memory", "--db", "loyalty.db"],
         &["one.txt", "two.txt"],
+        &["--as-of", "1997-02-30"],
+        &["--as-of", "1-9970101"],
+        &["--as-of"],
+        &["--history", "Ada"],
+        &["--history", "1", "--as-of", "19970101"],
     ] {
         fail(&directory, arguments, 2, "loyalty: ");
     }

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use tidings::Durability;
 
+use crate::date::{Date, NotADate};
+use crate::input::member;
+
 pub(crate) const HELP: &str = "\
 Runs a record shop's loyalty programme on a file of purchases.
 
@@ -19,7 +22,9 @@ Options:
   --durability os|fsync    what a recorded purchase survives: the end of the process, or a power cut; fsync
                            unless given
   --memory                 keep nothing
-  --json                   print one JSON object in place of the summary
+  --as-of DATE             print the members by tier at the end of that day, such as 1997-12-31, in place of the summary
+  --history CUSTOMER       print what has happened to that customer in place of the summary
+  --json                   print it as one JSON object
   -h, --help               print this
 ";
 
@@ -32,7 +37,17 @@ pub(crate) enum Wish {
 pub(crate) struct Args {
     pub(crate) file: PathBuf,
     pub(crate) store: Place,
+    pub(crate) show: Show,
     pub(crate) json: bool,
+}
+
+/// What is printed in the end.
+pub(crate) enum Show {
+    Summary,
+    /// The tiers of a day.
+    AsOf(Date),
+    /// What has happened to the member of this id.
+    History(String),
 }
 
 /// Where the events are kept.
@@ -44,7 +59,7 @@ pub(crate) enum Place {
 impl Wish {
     pub(crate) fn from_command_line() -> Result<Self, lexopt::Error> {
         let (mut file, mut db, mut durability) = (None, None, None);
-        let (mut memory, mut json) = (false, false);
+        let (mut memory, mut json, mut show) = (false, false, Show::Summary);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
@@ -59,6 +74,11 @@ impl Wish {
                 }
                 Long("memory") => memory = true,
                 Long("json") => json = true,
+                Long("as-of" | "history") if !matches!(show, Show::Summary) => {
+                    return Err("choose one of --as-of and --history, once".into());
+                }
+                Long("as-of") => show = Show::AsOf(parser.value()?.parse_with(day)?),
+                Long("history") => show = Show::History(parser.value()?.parse_with(member)?),
                 Value(path) if file.is_none() => file = Some(PathBuf::from(path)),
                 other => return Err(other.unexpected()),
             }
@@ -78,7 +98,17 @@ impl Wish {
                     durability: durability.unwrap_or(Durability::Fsync),
                 }
             },
+            show,
             json,
         }))
+    }
+}
+
+/// A day as it is written in files of purchases, or with hyphens as it is printed.
+fn day(text: &str) -> Result<Date, NotADate> {
+    let date: Date = text.replace('-', "").parse()?;
+    match text.contains('-') && text != date.to_string() {
+        true => Err(NotADate),
+        false => Ok(date),
     }
 }

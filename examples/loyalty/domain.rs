@@ -16,14 +16,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tidings::{Command, Event, aggregate};
+use tidings::{Command, Event, Shape, aggregate};
 
 use crate::cents::Cents;
 use crate::date::Date;
 
 /// What a member has earned by gathering points; each tier is better than the one before.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Shape,
 )]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Tier {
@@ -182,6 +182,11 @@ impl Member {
 }
 
 impl Member {
+    /// The points and the tier, as of the last purchase.
+    pub(crate) fn standing(&self) -> (i64, Tier) {
+        (self.points, self.tier)
+    }
+
     /// What the turns of the year since the last purchase leave of the points.
     fn points_left(&self, on: Date) -> i64 {
         let years = self.last.map_or(0, |last| on.year() - last.year());

@@ -41,6 +41,8 @@ pub(crate) struct Tally {
 pub(crate) struct Import {
     reader: PurchaseReader<BufReader<File>>,
     progress: Progress,
+    /// The name of the file, for those who ask later where a purchase was read.
+    name: String,
     /// The commands that were sent, each with the number of its line.
     in_flight: VecDeque<(u64, Sending<Purchase>)>,
     tally: Tally,
@@ -56,6 +58,7 @@ impl Import {
         Ok(Self {
             reader: PurchaseReader::new(BufReader::new(file)),
             progress: Progress::new(metadata.len()),
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             in_flight: VecDeque::with_capacity(IN_FLIGHT),
             tally: Tally::default(),
         })
@@ -88,7 +91,9 @@ impl Import {
         {
             self.settle(number, oldest.await)?;
         }
-        let sending = app.send(&entry.member, entry.purchase).command_id(entry.id).begin();
+        let sending = app.send(&entry.member, entry.purchase).command_id(entry.id);
+        let sending = sending.metadata("file", &self.name).metadata("line", number.to_string());
+        let sending = sending.begin();
         self.in_flight.push_back((number, sending));
         Ok(())
     }

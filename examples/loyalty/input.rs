@@ -175,7 +175,7 @@ fn parse(
         }
         _ => return Err(wrong_columns(Columns::FourOrFive)),
     };
-    let member = format!("{:05}", customer_number(customer)?);
+    let member = member(customer)?;
     let purchase = Purchase {
         on: date.parse().map_err(|error| Malformed::Date(date.into(), error))?,
         cds: cds.parse().map_err(|_| Malformed::Cds(cds.into()))?,
@@ -191,6 +191,11 @@ fn parse(
         member,
         purchase,
     })
+}
+
+/// The id of a customer as a member.
+pub(crate) fn member(customer: &str) -> Result<String, Malformed> {
+    Ok(format!("{:05}", customer_number(customer)?))
 }
 
 fn customer_number(text: &str) -> Result<u64, Malformed> {

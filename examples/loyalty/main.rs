@@ -12,6 +12,7 @@ mod date;
 mod domain;
 mod import;
 mod input;
+mod past;
 mod progress;
 mod report;
 mod views;
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant};
 
 use tidings::{App, Memory, Sqlite};
 
-use crate::args::{Args, HELP, Place, Wish};
+use crate::args::{Args, HELP, Place, Show, Wish};
 use crate::domain::Member;
 use crate::import::Import;
+use crate::past::{Past, Story};
 use crate::report::Report;
 use crate::views::{Sales, Standings};
 
@@ -67,8 +69,17 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         .projection(Sales)
         .start()
         .await?;
-    let report = record(&app, import).await;
+    let done = match &args.show {
+        Show::Summary => record(&app, import).await.map(Done::Report),
+        Show::AsOf(day) => past::tiers_of(&app, import, *day).await.map(Done::Past),
+        Show::History(member) => past::story_of(&app, import, member).await.map(Done::Story),
+    };
     app.shutdown().await?;
+    let report = match done? {
+        Done::Report(report) => report,
+        Done::Past(past) => return print(|out| past.write(args.json, out)),
+        Done::Story(story) => return print(|out| story.write(args.json, out)),
+    };
     let report = Report {
         files: match args.store {
             Place::Memory => None,
@@ -78,12 +89,19 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
             }
         },
         elapsed: started.elapsed(),
-        ..report?
+        ..report
     };
     print(|out| match args.json {
         true => report.write_json(out),
         false => report.write_text(out),
     })
+}
+
+/// What a run comes to.
+enum Done {
+    Report(Report),
+    Past(Past),
+    Story(Story),
 }
 
 /// Records the purchases, and reads the views when everything is in them.

@@ -99,10 +99,7 @@ impl Report {
 
     fn write_tiers(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "\nMembers by tier")?;
-        for TierTotals { tier, members, points } in &self.tiers {
-            let (members, points) = (grouped(members), grouped(points));
-            writeln!(out, "  {tier:<7} {members:>15} with {points} points")?;
-        }
+        write_tiers(&self.tiers, out)?;
         writeln!(
             out,
             "  A tier was reached {} times and lost {} times.",
@@ -145,4 +142,13 @@ impl Report {
             None => writeln!(out, "All of it was in memory, and is gone."),
         }
     }
+}
+
+/// Writes a line for each tier.
+pub(crate) fn write_tiers(tiers: &[TierTotals], out: &mut impl Write) -> io::Result<()> {
+    for TierTotals { tier, members, points } in tiers {
+        let (members, points) = (grouped(members), grouped(points));
+        writeln!(out, "  {tier:<7} {members:>15} with {points} points")?;
+    }
+    Ok(())
 }

@@ -2,29 +2,41 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection, params};
 use tidings::{Header, projection};
 
 use crate::cents::Cents;
+use crate::date::Date;
 use crate::domain::{Enrolled, PointsExpired, Purchased, Tier, TierLost, TierReached};
 
-/// How each member stands as of the last purchase.
+/// How each member stands as of the last purchase, or of the last one up to some day.
+///
+/// What expires, and a tier that is lost with it, is recorded right before the purchase with which it is found out, and
+/// counts with that.
 #[derive(Debug, Default)]
 pub(crate) struct Standings {
     of: HashMap<String, Standing>,
     tiers_reached: i64,
     tiers_lost: i64,
+    /// Purchases of later days do not count.
+    day: Option<Date>,
 }
 
 #[derive(Debug, Default)]
 struct Standing {
     tier: Tier,
     points: i64,
+    /// What the next purchase will find expired and lost.
+    expired: i64,
+    lost: Option<Tier>,
+    /// Whether a purchase was of a later day. All that come after it are, too.
+    is_later: bool,
 }
 
 /// The members of one tier.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct TierTotals {
     pub(crate) tier: Tier,
     pub(crate) members: i64,
@@ -34,34 +46,63 @@ pub(crate) struct TierTotals {
 #[projection(name = "standings", version = 1)]
 impl Standings {
     #[on]
-    fn enrolled(&mut self, _: &Enrolled, header: &Header) {
-        self.member(header);
+    fn enrolled(&mut self, event: &Enrolled, header: &Header) {
+        if !self.is_later(event.on) {
+            self.of.insert(header.stream.id().into(), Standing::default());
+        }
     }
 
     #[on]
     fn points_expired(&mut self, event: &PointsExpired, header: &Header) {
-        self.member(header).points -= event.points;
+        if let Some(member) = self.of.get_mut(header.stream.id()) {
+            member.expired = event.points;
+        }
     }
 
     #[on]
     fn tier_lost(&mut self, event: &TierLost, header: &Header) {
-        self.member(header).tier = event.tier;
-        self.tiers_lost += 1;
+        if let Some(member) = self.of.get_mut(header.stream.id()) {
+            member.lost = Some(event.tier);
+        }
     }
 
     #[on]
     fn purchased(&mut self, event: &Purchased, header: &Header) {
-        self.member(header).points += event.points;
+        let is_later = self.is_later(event.on);
+        let Some(member) = self.of.get_mut(header.stream.id()) else {
+            return;
+        };
+        member.is_later = is_later;
+        if is_later {
+            return;
+        }
+        member.points += event.points - std::mem::take(&mut member.expired);
+        if let Some(tier) = member.lost.take() {
+            member.tier = tier;
+            self.tiers_lost += 1;
+        }
     }
 
     #[on]
     fn tier_reached(&mut self, event: &TierReached, header: &Header) {
-        self.member(header).tier = event.tier;
-        self.tiers_reached += 1;
+        if let Some(member) = self.of.get_mut(header.stream.id())
+            && !member.is_later
+        {
+            member.tier = event.tier;
+            self.tiers_reached += 1;
+        }
     }
 }
 
 impl Standings {
+    /// How each member stood at the end of `day`.
+    ///
+    /// A day is what the events say of it. The log tells another time: when the purchases were recorded, a whole file at once and in the order of
+    /// its lines.
+    pub(crate) fn of_day(day: Date) -> Self {
+        Self { day: Some(day), ..Self::default() }
+    }
+
     pub(crate) fn by_tier(&self) -> Vec<TierTotals> {
         let totals = |tier| {
             let members = self.of.values().filter(|standing| standing.tier == tier);
@@ -84,8 +125,8 @@ impl Standings {
         self.tiers_lost
     }
 
-    fn member(&mut self, header: &Header) -> &mut Standing {
-        self.of.entry(header.stream.id().into()).or_default()
+    fn is_later(&self, on: Date) -> bool {
+        self.day.is_some_and(|day| on > day)
     }
 }
 

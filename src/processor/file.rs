@@ -99,6 +99,26 @@ impl ViewsFile {
         Ok(())
     }
 
+    /// Deletes the files beside this one for the view of `projection` whose name begins with `what`.
+    pub(crate) fn remove_all_beside(&self, projection: &str, what: &str) {
+        let Place::Path(path) = self.beside(projection, what).place else {
+            return;
+        };
+        let (Some(directory), Some(begin)) = (path.parent(), path.file_name()) else {
+            return;
+        };
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        // What cannot be listed or removed is in nobody's way.
+        for file in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
+                && let Err(error) = std::fs::remove_file(file.path())
+            {
+                warn!(%error, file = %file.path().display(), "a view that is of no use any more cannot be removed");
+            }
+        }
+    }
+
     /// Whether there is such a file.
     pub(crate) fn exists(&self) -> bool {
         match &self.place {

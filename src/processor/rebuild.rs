@@ -20,6 +20,8 @@
 //! A shadow folds what people have decided. What they decide while it is built is carried over when the views are switched; if it
 //! is about an event that the shadow has folded otherwise, the rebuild ends with an error.
 
+mod as_of;
+
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -33,6 +35,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+pub(crate) use self::as_of::FoldedView;
 use super::gauge::Gauge;
 use super::{
     ConsumerState, Interrupt, Keeper, PAUSES, Processor, Progress, Sources, Step, Stopping,
@@ -189,6 +192,11 @@ impl<K: Keeper> Role<K> {
         matches!(self, Self::Shadow(_))
     }
 
+    /// Whether it goes on once the log can be read and the view be written again, rather than end.
+    pub(super) fn insists(&self) -> bool {
+        !matches!(self, Self::Shadow(Job { insists: false, .. }))
+    }
+
     pub(super) fn is_outdated(&self) -> bool {
         matches!(self, Self::Own(Own { outdated: true, .. }))
     }
@@ -219,6 +227,8 @@ pub(super) struct Job {
     cancelled: watch::Receiver<bool>,
     busy: Arc<AtomicBool>,
     outcome: Option<oneshot::Sender<Result<Rebuilt, RebuildError>>>,
+    /// Whether it goes on once the log can be read and the shadow be written again, rather than end with an error.
+    insists: bool,
 }
 
 impl Job {
@@ -398,6 +408,7 @@ impl<K: Keeper> Workshop<K> {
             cancelled: cancel.subscribe(),
             busy: Arc::clone(&self.busy),
             outcome: Some(outcome),
+            insists: true,
         };
         tell(&self.progress, |progress| {
             progress.rebuild = Some(*job.shown.borrow());
@@ -511,7 +522,9 @@ impl<K: Keeper> Processor<K> {
             let trouble = match folded {
                 Ok(Step::Stop) if self.position < last => return Err(RebuildError::Ended(name)),
                 Ok(_) => return Ok(()),
-                Err(Interrupt::Trouble(trouble @ Trouble::View(_))) => trouble,
+                Err(Interrupt::Trouble(trouble @ Trouble::View(_))) if self.role.insists() => {
+                    trouble
+                }
                 Err(interrupt) => return Err(self.stopped(interrupt)),
             };
             // Nothing of the chunk was kept: it is read again once the shadow can be written.

@@ -9,18 +9,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::{ArcRwLockReadGuard, Mutex, RawRwLock, RwLock};
 use tokio::sync::watch;
 
 use super::rebuild::Rebuilds;
-use super::{Handlers, PATIENCE, Projection, Storage, ViewError, Watching, private, reached};
+use super::{
+    AsOf, AsOfError, Handlers, PATIENCE, Projection, Storage, ViewError, Watching, private, reached,
+};
 use crate::actor::Panic;
-use crate::app::{Building, Floor, StartError};
+use crate::app::{App, Building, Floor, StartError};
 use crate::clock::Timestamp;
 use crate::event::{Header, MemberOf};
-use crate::letters::shelf::{Change, Shelf};
+use crate::letters::shelf::{Change, Shelf, Shelved};
 use crate::processor::ledger::Ledger;
-use crate::processor::rebuild::{Begun, Old, Replaced, Shadow, Workshop};
+use crate::processor::rebuild::{Begun, FoldedView, Old, Replaced, Shadow, Workshop};
 use crate::processor::{Chunk, Keeper, Progress, RebuildError};
 use crate::projection::HandlerOutcome;
 use crate::query::{Answers, IntoReply, Query, QueryContext, QueryError};
@@ -105,6 +108,38 @@ impl<P: Projection<Storage = InMemory>> Rebuilds<P> for MemoryRebuilds<P> {
 
     fn switch_back(&self, old: Old) -> Result<Begun, RebuildError> {
         self.begin(old, |slot| slot.lock().take())
+    }
+
+    fn as_of(
+        &self,
+        projection: P,
+        until: Position,
+        app: App,
+    ) -> BoxFuture<'static, Result<AsOf<P>, AsOfError>> {
+        let unusable =
+            |source: Box<dyn Error + Send + Sync>| AsOfError::View { name: P::NAME, source };
+        let make = move || {
+            let (position, time) = (Position::START, Timestamp::default());
+            let folded = Arc::new(RwLock::new(Folded { projection, position, time }));
+            let replayed = Position::new(u64::MAX);
+            let (kept, comes_from) = (Slot::default(), None);
+            let keeper = MemoryKeeper { folded, ledger: None, replayed, kept, comes_from };
+            let sources = Handlers::<P, InMemory>::of_projection()
+                .take_sources()
+                .map_err(|error| unusable(error.into()))?;
+            Ok(Shadow { keeper, sources, shelf: Arc::new(Shelf::new(Shelved::default())) })
+        };
+        let folding = self.workshop.as_of(until, make, move |keeper, progress| {
+            // What was passed without an event for it counts as well.
+            keeper.folded.write().position = until;
+            Ok(View { folded: Arc::clone(&keeper.folded), progress })
+        });
+        Box::pin(async move {
+            let FoldedView { made: view, letters } = folding.await?;
+            let answers = Handlers::<P, InMemory>::answers(&view);
+            let answers = answers.map_err(|error| unusable(error.into()))?;
+            Ok(AsOf::new(view, answers, letters, until, app))
+        })
     }
 
     fn cancel(&self) -> bool {

@@ -5,16 +5,28 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
+
+use super::{AsOf, AsOfError, Projection};
+use crate::app::App;
 use crate::processor::rebuild::{Begun, Old};
 use crate::processor::{RebuildError, RebuildProgress, Rebuilt};
 use crate::stream::Position;
 
-/// How the view of `P` is built anew.
-pub trait Rebuilds<P>: Send + Sync {
+/// How the view of `P` is built anew, in place of the one that serves or beside it.
+pub trait Rebuilds<P: Projection>: Send + Sync {
     fn rebuild(&self, projection: P, old: Old) -> Result<Begun, RebuildError>;
 
     /// The same, from the view that was kept.
     fn switch_back(&self, old: Old) -> Result<Begun, RebuildError>;
+
+    /// Folds it up to `until`, for `app` to look at.
+    fn as_of(
+        &self,
+        projection: P,
+        until: Position,
+        app: App,
+    ) -> BoxFuture<'static, Result<AsOf<P>, AsOfError>>;
 
     /// Ends the rebuild that runs; false if none does.
     fn cancel(&self) -> bool;

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use self::keeper::{ShadowFile, TableKeeper};
-use self::rebuild::TableRebuilds;
+use self::rebuild::{SCRATCH, TableRebuilds};
 use self::view::TableViewInner;
 pub use self::view::{TableAtLeast, TableReader, TableView};
 use super::rebuild::Rebuilds;
@@ -117,6 +117,7 @@ impl private::Storage for Tables {
             TableKeeper::open(Arc::clone(&projection), &file, &kept, &declared).map_err(failed)?;
         // What a rebuild has left that did not come to its end.
         drop(ShadowFile(file.beside(P::NAME, "shadow")));
+        file.remove_all_beside(P::NAME, SCRATCH);
         let outdated = !entry.fits(declared.version, declared.schema);
         let (progress, workshop) =
             building.start_processor(Floor::Tables, keeper, shelved, &mut handlers, outdated)?;

@@ -2,7 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{Instrument, debug_span};
 
 use super::{Query, QueryContext, QueryError};
-use crate::app::StartError;
+use crate::app::{App, StartError};
 use crate::processor::Progress;
 use crate::telemetry;
 
@@ -108,6 +108,18 @@ impl Answers {
             responders.push(responder);
         }
         Ok(())
+    }
+
+    /// Asks `query` of the one who answers here.
+    pub(crate) fn ask<Q: Query>(
+        &self,
+        query: Q,
+        app: App,
+    ) -> BoxFuture<'static, Result<Q::Reply, QueryError>> {
+        match self.answerer::<Q>() {
+            Some(answerer) => (answerer.handler)(query, QueryContext::new(app)),
+            None => Box::pin(ready(Err(QueryError::Unanswered(Q::NAME)))),
+        }
     }
 
     /// What answers queries of type `Q`.

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! bank.db         the log: events, commands without events          append-only, no secondary index
+//!                 snapshots                                         may be deleted
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
 //! bank.db.lock    held while the log is open, by one process
@@ -34,6 +35,7 @@ mod file;
 mod flusher;
 mod index;
 mod reader;
+mod snapshots;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -55,13 +57,16 @@ use self::file::{Files, Identity, Lock, failed};
 use self::flusher::{Flusher, Signals};
 use self::index::{IndexWriter, Indexed};
 use self::reader::Readers;
+use self::snapshots::Pending;
 use self::tail::{Generation, Secret, Tail, Through};
 use self::writer::{Writer, catch_up};
 use super::{
-    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
+    StoreError,
 };
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::stream::{Position, StreamId, Version};
 
 /// A log in an SQLite database, open.
@@ -117,6 +122,7 @@ struct Shared {
     signals: Signals,
     /// Before a row refers to one, and as long as one may.
     archives: RwLock<Vec<archive::Known>>,
+    snapshots: Pending,
 }
 
 impl Sqlite {
@@ -193,6 +199,7 @@ impl SqliteOptions {
             head: AtomicU64::new(0),
             signals: Signals::default(),
             archives: RwLock::new(archives),
+            snapshots: Pending::default(),
         });
         let through = shared.load(&log, &mut index, indexed)?;
         let flusher =
@@ -235,6 +242,19 @@ impl EventStore for Sqlite {
         self.readers.log(after, filter, limit)
     }
 
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.readers.story(story, after, limit)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.readers.position_at(time)
+    }
+
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.readers.command(id)
     }
@@ -247,6 +267,21 @@ impl EventStore for Sqlite {
         self.readers.commands_without_events(after, limit)
     }
 
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.readers.snapshot(stream)
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        if self.shared.snapshots.add(snapshots) {
+            return self.writer.lock().write_snapshots();
+        }
+        Ok(())
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        self.writer.lock().delete_snapshots()
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -257,6 +292,17 @@ impl EventStore for Sqlite {
 
     fn views_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.views.clone())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.get_mut().write_snapshots() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last snapshots cannot be written and are dropped"
+            );
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::codec::Codec;
 use crate::event::{Header, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::store::{
-    Commit, Committed, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, EventStore, Filter, KnownCommand, Page, Refused, Snapshot, StoreError,
 };
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 
@@ -48,10 +48,13 @@ pub fn store_contract<S: EventStore>(make: impl Fn() -> S) {
     pages_follow_each_other_without_gaps(&make());
     a_filter_lets_through_what_it_names(&make());
     a_filter_finds_what_is_unknown(&make());
+    a_story_is_found_among_others(&make());
+    the_position_of_a_time_is_before_what_came_later(&make());
     a_stream_is_read_from_any_version(&make());
     a_long_stream_among_others_is_read_in_order(&make());
     a_reader_may_break_off_and_come_back_to_the_store(&make());
     readers_see_whole_commits_and_a_prefix(&make());
+    snapshots_come_back_as_they_were_or_not_at_all(&make());
 }
 
 fn an_empty_store_answers_every_question(store: &impl EventStore) {
@@ -61,6 +64,8 @@ fn an_empty_store_answers_every_question(store: &impl EventStore) {
     same("page after the end", page(store, 7, &Filter::All, 10), (vec![], 7));
     same("command", ok(store.find_command(CommandId::fresh())), None);
     same("empty group", ok(store.commit(&mut [])).len(), 0);
+    same("snapshot", ok(store.load_snapshot(&stream("none", "1"))), None);
+    ok(store.delete_snapshots());
     same("log id", store.log_id(), store.log_id());
 }
 
@@ -442,6 +447,87 @@ fn a_filter_finds_what_is_unknown(store: &impl EventStore) {
     }
 }
 
+fn a_story_is_found_among_others(store: &impl EventStore) {
+    let id = stream("a", "1");
+    // Of the five stories one begins outside, one with a command and one with an event; the others with events of their own.
+    let outside = CorrelationId::from_uuid(Uuid::max());
+    let command = CommandId::from_name("begin");
+    let lone = named(&id, "a.lone");
+    let stories = [outside, CorrelationId::from_uuid(command.into()), lone.header.correlation_id];
+    let mut begun = events(&id, 2);
+    begun
+        .iter_mut()
+        .for_each(|event| event.header.correlation_id = CorrelationId::from_uuid(command.into()));
+    let [first, second] = [vec![lone], begun]
+        .map(|events| Commit::new().append(id.clone(), ExpectedVersion::Any, events));
+    accepted(&one(store, first));
+    accepted(&one(store, second.command_id(command)));
+    for round in 0..700_usize {
+        let mut events = events(&id, 3);
+        for (at, event) in events.iter_mut().enumerate() {
+            if let Some(story) = stories.get((round * 3 + at) % 5) {
+                event.header.correlation_id = *story;
+            }
+        }
+        let commit = Commit::new().append(id.clone(), ExpectedVersion::Any, events);
+        // Each has a command of its own, or none.
+        let commit = if round % 2 == 0 { commit.command_id(CommandId::fresh()) } else { commit };
+        accepted(&one(store, commit));
+    }
+    let head = ok(store.head());
+    let all = page(store, 0, &Filter::All, usize::MAX).0;
+    let unknown = CorrelationId::from_uuid(Uuid::nil());
+    for story in stories.into_iter().chain([unknown]) {
+        let wanted: Vec<_> =
+            all.iter().filter(|event| event.header.correlation_id == story).cloned().collect();
+        same("a story is there", wanted.is_empty(), story == unknown);
+        for limit in [1, 100, usize::MAX] {
+            let (mut through, mut seen) = (Position::START, vec![]);
+            while through < head {
+                let page = ok(store.read_story(story, through, limit));
+                same("goes on", page.through > through, true);
+                same("keeps to its limit", page.events.len() <= limit, true);
+                seen.extend(page.events);
+                through = page.through;
+            }
+            same("ends at the head", through, head);
+            same("story", &seen, &wanted);
+        }
+    }
+    let nothing = ok(store.read_story(outside, head, 10));
+    same("after the end", (nothing.events.len(), nothing.through), (0, head));
+    let nothing = ok(store.read_story(outside, Position::START, 0));
+    same("no room", (nothing.events.len(), nothing.through), (0, Position::START));
+}
+
+fn the_position_of_a_time_is_before_what_came_later(store: &impl EventStore) {
+    let id = stream("a", "1");
+    same("empty log", ok(store.position_at(Timestamp::from_micros(5))), Position::START);
+    // Clocks go back, and beyond what some databases take for a number.
+    let times = [10, 10, 30, 20, 40, 5, u64::MAX - 3, 50, u64::MAX];
+    for time in times {
+        let mut event = named(&id, "a.one");
+        event.header.time = Timestamp::from_micros(time);
+        accepted(&one(store, Commit::new().append(id.clone(), ExpectedVersion::Any, vec![event])));
+    }
+    for (time, expected) in [
+        (0, 0),
+        (9, 0),
+        (10, 2),
+        (29, 2),
+        (30, 4),
+        (39, 4),
+        (40, 6),
+        (u64::MAX / 2, 6),
+        (u64::MAX - 4, 6),
+        (u64::MAX - 3, 8),
+        (u64::MAX, 9),
+    ] {
+        let position = ok(store.position_at(Timestamp::from_micros(time)));
+        same("position of a time", (time, position.as_u64()), (time, expected));
+    }
+}
+
 fn a_stream_is_read_from_any_version(store: &impl EventStore) {
     let (id, other) = (stream("account", "1"), stream("account", "2"));
     for _ in 0..5 {
@@ -487,6 +573,49 @@ fn a_reader_may_break_off_and_come_back_to_the_store(store: &impl EventStore) {
         }));
         same("broke off", seen, wanted);
     }
+}
+
+/// A store may keep none: then it never answers with one.
+fn snapshots_come_back_as_they_were_or_not_at_all(store: &impl EventStore) {
+    let streams: Vec<_> = (0..1_500).map(|id| stream("thing", &id.to_string())).collect();
+    let snapshot = |id: &StreamId, version: u64, state: &str| {
+        Snapshot::new(id.clone(), Version::new(version), [7; 16], state.as_bytes())
+    };
+    let of = |id: &StreamId, expected: Snapshot| match ok(store.load_snapshot(id)) {
+        Some(found) => {
+            same("snapshot", found, expected);
+            1
+        }
+        None => 0,
+    };
+    for id in &streams {
+        accepted(&one(store, append(id, 1)));
+    }
+    // More than a store lets wait, if it does.
+    let all = |version, state: &str| {
+        streams.iter().map(|id| snapshot(id, version, state)).collect::<Vec<_>>()
+    };
+    ok(store.save_snapshots(all(1, "1")));
+    ok(store.save_snapshots(all(1, r#"{"cents":1}"#)));
+    let count =
+        |state: &str| -> usize { streams.iter().map(|id| of(id, snapshot(id, 1, state))).sum() };
+    let kept = count(r#"{"cents":1}"#);
+    same("all or none", kept == 0 || kept == streams.len(), true);
+    // Whatever the store writes, the last one that was saved is the one that is loaded.
+    let id = stream("thing", "1");
+    for version in 2..5 {
+        let state = version.to_string();
+        ok(store.save_snapshots(vec![snapshot(&id, version, "0"), snapshot(&id, version, &state)]));
+        same("newest", of(&id, snapshot(&id, version, &state)), kept.min(1));
+        accepted(&one(store, append(&id, 1)));
+        same("written", of(&id, snapshot(&id, version, &state)), kept.min(1));
+    }
+    same("events", read(store, &id, 0).len(), 4);
+    ok(store.delete_snapshots());
+    same("deleted", streams.iter().filter_map(|id| ok(store.load_snapshot(id))).count(), 0);
+    ok(store.save_snapshots(vec![snapshot(&id, 4, "4")]));
+    same("saved again", of(&id, snapshot(&id, 4, "4")), kept.min(1));
+    same("events", read(store, &id, 0).len(), 4);
 }
 
 fn readers_see_whole_commits_and_a_prefix(store: &impl EventStore) {

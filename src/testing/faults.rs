@@ -12,10 +12,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
 use crate::event::Recorded;
-use crate::id::CommandId;
+use crate::id::{CommandId, CorrelationId};
 use crate::store::{
-    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
+    StoreError,
 };
 use crate::stream::{Position, StreamId, Version};
 
@@ -74,10 +76,14 @@ pub enum Operation {
     Commit,
     /// [`EventStore::read_stream`].
     ReadStream,
-    /// [`EventStore::read_log`].
+    /// [`EventStore::read_log`], and what else reads the whole log: [`EventStore::read_story`], [`EventStore::position_at`].
     ReadLog,
     /// [`EventStore::find_command`].
     FindCommand,
+    /// [`EventStore::load_snapshot`].
+    LoadSnapshot,
+    /// [`EventStore::save_snapshots`].
+    SaveSnapshots,
 }
 
 /// How an operation fails.
@@ -499,6 +505,19 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
         self.obey(Operation::ReadLog, None, || self.store.read_log(after, filter, limit))
     }
 
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.obey(Operation::ReadLog, None, || self.store.read_story(story, after, limit))
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        self.obey(Operation::ReadLog, None, || self.store.position_at(time))
+    }
+
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.obey(Operation::FindCommand, None, || self.store.find_command(id))
     }
@@ -510,6 +529,19 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
     ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
         self.lives()?;
         self.store.commands_without_events(after, limit)
+    }
+
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.obey(Operation::LoadSnapshot, Some(stream), || self.store.load_snapshot(stream))
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        self.obey(Operation::SaveSnapshots, None, || self.store.save_snapshots(snapshots))
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        self.lives()?;
+        self.store.delete_snapshots()
     }
 
     fn durability(&self) -> Durability {

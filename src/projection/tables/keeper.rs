@@ -27,18 +27,18 @@ pub(super) struct TableKeeper<P> {
     time: Timestamp,
     replayed: Position,
     /// The file, if it holds a shadow; it goes when the connection is closed.
-    shadow: Option<ShadowFile>,
+    pub(super) shadow: Option<ShadowFile>,
     /// Where a view that is replaced is kept.
     kept: ViewsFile,
 }
 
-/// The file of a shadow, which is of no use without it.
+/// The file of a shadow, or of a view that is folded to be looked at, which is of no use without it.
 pub(super) struct ShadowFile(pub(super) ViewsFile);
 
 impl Drop for ShadowFile {
     fn drop(&mut self) {
         if let Err(error) = self.0.remove() {
-            tracing::warn!(%error, file = %self.0, "what is left of a rebuild cannot be removed");
+            tracing::warn!(%error, file = %self.0, "a view that is of no use any more cannot be removed");
         }
     }
 }

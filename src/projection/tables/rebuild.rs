@@ -2,17 +2,20 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::BoxFuture;
 use tracing::warn;
 
-use super::Tables;
 use super::keeper::{ShadowFile, TableKeeper};
+use super::{TableView, Tables};
+use crate::app::App;
 use crate::letters::shelf::Shelf;
 use crate::processor::RebuildError;
 use crate::processor::file::{Declared, Outdated, ViewsFile};
-use crate::processor::rebuild::{Begun, Old, Shadow, Workshop};
+use crate::processor::rebuild::{Begun, FoldedView, Old, Shadow, Workshop};
 use crate::projection::rebuild::Rebuilds;
-use crate::projection::{Handlers, Projection};
+use crate::projection::{AsOf, AsOfError, Handlers, Projection};
 use crate::store::StoreError;
 use crate::stream::Position;
 
@@ -28,6 +31,12 @@ pub(super) struct TableRebuilds<P: Projection<Storage = Tables>> {
     /// Events up to here were handled by the view that another version of the program has left, or were a replay to it.
     pub(super) handled: Position,
 }
+
+/// What views are called that are folded to be looked at, with a number behind it.
+pub(super) const SCRATCH: &str = "as-of-";
+
+/// How many of them this process has begun.
+static SCRATCHES: AtomicU64 = AtomicU64::new(1);
 
 /// Where a shadow begins.
 enum From {
@@ -102,6 +111,43 @@ impl<P: Projection<Storage = Tables>> Rebuilds<P> for TableRebuilds<P> {
             Ok(false) => Err(RebuildError::NothingKept(P::NAME)),
             Err(error) => Err(RebuildError::View { name: P::NAME, source: error.into() }),
         }
+    }
+
+    fn as_of(
+        &self,
+        projection: P,
+        until: Position,
+        app: App,
+    ) -> BoxFuture<'static, Result<AsOf<P>, AsOfError>> {
+        let unusable =
+            |source: Box<dyn Error + Send + Sync>| AsOfError::View { name: P::NAME, source };
+        // Each has a file of its own: several may be looked at together.
+        let number = SCRATCHES.fetch_add(1, Ordering::Relaxed);
+        let file = self.file.beside(P::NAME, &format!("{SCRATCH}{number}"));
+        let head = self.workshop.head.borrow().position;
+        let declared = Declared { head, outdated: Outdated::BuildAnew, ..self.declared };
+        let scratch = file.clone();
+        let make = move || {
+            let scratch = ShadowFile(scratch);
+            scratch.0.remove().map_err(|error| unusable(error.into()))?;
+            let projection = Arc::new(projection);
+            let all = Position::new(u64::MAX);
+            let (keeper, shelved) = TableKeeper::open_shadow(projection, scratch, &declared, all)
+                .map_err(|error| unusable(error.into()))?;
+            let sources = Handlers::<P, Tables>::of_projection()
+                .take_sources()
+                .map_err(|error| unusable(error.into()))?;
+            Ok(Shadow { keeper, sources, shelf: Arc::new(Shelf::new(shelved)) })
+        };
+        let folding = self.workshop.as_of(until, make, move |keeper, progress| {
+            TableView::of_scratch(file, progress, keeper).map_err(|error| unusable(error.into()))
+        });
+        Box::pin(async move {
+            let FoldedView { made: view, letters } = folding.await?;
+            let answers = Handlers::<P, Tables>::answers(&view.read());
+            let answers = answers.map_err(|error| unusable(error.into()))?;
+            Ok(AsOf::new(view, answers, letters, until, app))
+        })
     }
 
     fn cancel(&self) -> bool {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use super::keeper::{ShadowFile, TableKeeper};
 use crate::processor::Progress;
 use crate::processor::file::ViewsFile;
 use crate::projection::{PATIENCE, Projection, ViewError, Watching, reached};
@@ -30,6 +31,8 @@ pub(super) struct TableViewInner {
     /// Connections that wait for the next query.
     idle: Mutex<Vec<Connection>>,
     pub(super) progress: watch::Receiver<Progress>,
+    /// The file, if it is there for this view alone; it goes when all connections are closed.
+    _scratch: Option<ShadowFile>,
 }
 
 /// How many connections wait for the next query; more are closed after use.
@@ -56,9 +59,28 @@ impl<P: Projection> TableView<P> {
         file: ViewsFile,
         progress: watch::Receiver<Progress>,
     ) -> Result<Self, StoreError> {
+        Self::open(file, progress, None)
+    }
+
+    /// A view of what `keeper` has folded, which is folded no further.
+    pub(super) fn of_scratch(
+        file: ViewsFile,
+        progress: watch::Receiver<Progress>,
+        mut keeper: TableKeeper<P>,
+    ) -> Result<Self, StoreError> {
+        // The keeper's connection stays open until this one is: a file in memory needs one.
+        let scratch = keeper.shadow.take();
+        Self::open(file, progress, scratch)
+    }
+
+    fn open(
+        file: ViewsFile,
+        progress: watch::Receiver<Progress>,
+        scratch: Option<ShadowFile>,
+    ) -> Result<Self, StoreError> {
         let anchor = file.anchor().map_err(|error| file.failed(error))?;
-        let inner =
-            TableViewInner { name: P::NAME, file, anchor, idle: Mutex::default(), progress };
+        let (name, idle) = (P::NAME, Mutex::default());
+        let inner = TableViewInner { name, file, anchor, idle, progress, _scratch: scratch };
         Ok(Self { inner: Arc::new(inner), projection: std::marker::PhantomData })
     }
 
