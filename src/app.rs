@@ -10,6 +10,8 @@
 mod builder;
 mod building;
 mod history;
+#[cfg(feature = "personal")]
+mod personal;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;
@@ -44,7 +46,7 @@ use crate::projection::rebuild::Rebuilds;
 use crate::projection::{self, Projection, Rebuild, Storage, ViewError, Watching};
 use crate::query::{Answers, Asking, Gathering, Query, QueryError};
 use crate::sequencer::{Head, SequencerGauge, SequencerStatus};
-use crate::store::{Durability, EventStore};
+use crate::store::{Decoder, Durability, EventStore};
 use crate::stream::Position;
 use crate::subscriber::{SubscriberGauge, SubscriberStatus};
 
@@ -93,7 +95,8 @@ impl std::fmt::Debug for WeakApp {
 }
 
 struct Inner {
-    store: Arc<dyn EventStore>,
+    /// Holds the store, too.
+    decoder: Decoder,
     head: watch::Receiver<Head>,
     topics: Arc<Topics>,
     /// The directory of each type of aggregate.
@@ -108,6 +111,8 @@ struct Inner {
     /// Shows the app on the map of its bus as long as it lives.
     _wiring: Arc<Wired>,
     gauges: Arc<Gauges>,
+    #[cfg(feature = "personal")]
+    forgetting: crate::personal::Forgetting,
     running: Mutex<Running>,
 }
 
@@ -387,7 +392,7 @@ impl App {
     /// `position` as a token of this app's log, for a header or a cookie of an HTTP response: the next request brings it back,
     /// and reads its own write.
     pub fn read_token(&self, position: Position) -> ReadToken {
-        ReadToken::new(position, self.inner.store.log_id())
+        ReadToken::new(position, self.inner.decoder.store().log_id())
     }
 
     /// The position of the newest of `tokens`, to be waited for: `view.at_least(app.position_of(tokens))`.
@@ -397,21 +402,21 @@ impl App {
     /// [`Position::START`], which every view has. Takes what [`ReadToken::from_headers`] finds, and an option, a result or an array
     /// as well.
     pub fn position_of(&self, tokens: impl IntoIterator<Item = ReadToken>) -> Position {
-        let (log, head) = (self.inner.store.log_id(), self.head());
+        let (log, head) = (self.inner.decoder.store().log_id(), self.head());
         let positions = tokens.into_iter().filter_map(|token| token.position_in(log));
         positions.filter(|position| *position <= head).max().unwrap_or(Position::START)
     }
 
     /// The store, for reading streams and the log. Committing to it past the app is possible, but nobody is told.
     pub fn store(&self) -> &dyn EventStore {
-        &*self.inner.store
+        &**self.inner.decoder.store()
     }
 
     /// What every part of the app is doing.
     pub fn status(&self) -> AppStatus {
         let gauges = &self.inner.gauges;
         AppStatus {
-            durability: self.inner.store.durability(),
+            durability: self.inner.decoder.store().durability(),
             sequencer: gauges.sequencer.status(),
             aggregates: gauges.aggregates(),
             topics: {
@@ -476,7 +481,7 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App")
             .field("head", &self.head())
-            .field("durability", &self.inner.store.durability())
+            .field("durability", &self.inner.decoder.store().durability())
             .finish_non_exhaustive()
     }
 }

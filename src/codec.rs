@@ -148,6 +148,10 @@ enum Fault {
 
 impl CodecError {
     fn unfit(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        #[cfg(feature = "personal")]
+        if let Some(source) = crate::personal::take_failure() {
+            return Self(Fault::Unfit { source });
+        }
         Self(Fault::Unfit { source: Box::new(source) })
     }
 

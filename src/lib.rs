@@ -19,6 +19,8 @@ mod inbox;
 mod letters;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "personal")]
+pub mod personal;
 mod processor;
 mod projection;
 mod query;
@@ -76,6 +78,11 @@ pub use inbox::InboxError;
 pub use letters::{
     Attempt, ConsumerLetters, Letter, LetterError, LetterGroup, LetterState, Letters, Resolution,
     ResolutionKind, Retried,
+};
+#[cfg(feature = "personal")]
+#[doc(no_inline)]
+pub use personal::{
+    ForgetError, Personal, PersonalError, SealError, SubjectEvent, SubjectForgotten,
 };
 pub use processor::gauge::{ConsumerKind, ConsumerStatus, LastError};
 pub use processor::{ConsumerState, RebuildError, RebuildProgress, Rebuilt, Trouble};

@@ -175,13 +175,26 @@ pub(crate) struct Chunk {
     pub(crate) failure: Option<Box<Failure>>,
     /// A handler ended the transaction that it was given.
     pub(crate) ended: bool,
+    /// A handler was told that a subject of personal data is forgotten.
+    #[cfg(feature = "personal")]
+    pub(crate) forgets: bool,
 }
 
 impl Chunk {
     /// Nothing folded, up to `through`.
     pub(crate) fn up_to(through: Position) -> Self {
         let (handled, ignored, changes) = Default::default();
-        Self { through, time: None, handled, ignored, changes, failure: None, ended: false }
+        Self {
+            through,
+            time: None,
+            handled,
+            ignored,
+            changes,
+            failure: None,
+            ended: false,
+            #[cfg(feature = "personal")]
+            forgets: false,
+        }
     }
 }
 

@@ -32,6 +32,8 @@ use tracing::{debug_span, error, warn};
 use crate::actor::Panic;
 use crate::bus::Topics;
 use crate::clock::Timestamp;
+#[cfg(feature = "personal")]
+use crate::personal::Keys;
 use crate::store::{Commit, Committed, EventStore, Filter, Refused, StoreError};
 use crate::stream::Position;
 use crate::telemetry;
@@ -132,6 +134,12 @@ pub(crate) struct SequencerGauge {
 }
 
 impl SequencerGauge {
+    /// The way to the sequencer, unless it has ended.
+    #[cfg(feature = "personal")]
+    pub(crate) fn inbox(&self) -> Option<SequencerInbox> {
+        self.turns.upgrade().map(|turns| SequencerInbox { turns })
+    }
+
     pub(crate) fn status(&self) -> SequencerStatus {
         SequencerStatus {
             head: self.head.borrow().position,
@@ -152,11 +160,13 @@ impl Sequencer {
     /// `max_turns` is the sum of what all shards may have on their way. `topics` are set before the first command is taken.
     pub(crate) fn start(
         store: Arc<dyn EventStore>,
+        #[cfg(feature = "personal")] keys: Keys,
         topics: Arc<OnceLock<Arc<Topics>>>,
         head: watch::Sender<Head>,
         max_turns: usize,
     ) -> std::io::Result<(Self, SequencerInbox, SequencerGauge)> {
-        let (turns, inbox) = mpsc::channel(max_turns.max(1));
+        // One more has room: that of a subject that is forgotten.
+        let (turns, inbox) = mpsc::channel(max_turns + 1);
         let counters = Arc::new(Counters::default());
         let gauge = SequencerGauge {
             counters: Arc::clone(&counters),
@@ -166,6 +176,8 @@ impl Sequencer {
         let written = head.borrow().position;
         let engine = Engine {
             store,
+            #[cfg(feature = "personal")]
+            keys,
             topics,
             written,
             head,
@@ -190,6 +202,8 @@ impl Sequencer {
 
 struct Engine {
     store: Arc<dyn EventStore>,
+    #[cfg(feature = "personal")]
+    keys: Keys,
     topics: Arc<OnceLock<Arc<Topics>>>,
     /// The end of the log as far as it is known; beyond the head if something was not published.
     written: Position,
@@ -243,7 +257,7 @@ impl Engine {
     fn commit(&mut self) {
         let span = debug_span!(telemetry::COMMIT, commits = self.group.len());
         let _entered = span.enter();
-        let result = Panic::catch(|| self.store.commit(&mut self.group)).unwrap_or_else(|panic| {
+        let result = Panic::catch(|| self.write()).unwrap_or_else(|panic| {
             Err(StoreError::Failed {
                 place: "the store".into(),
                 source: format!("it panicked: {}", panic.message).into(),
@@ -264,6 +278,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn write(&mut self) -> Result<Vec<Outcome>, StoreError> {
+        // What is sealed with a key that does not outlive a crash would be lost by one.
+        #[cfg(feature = "personal")]
+        self.keys.save()?;
+        self.store.commit(&mut self.group)
     }
 
     /// Publishes before it answers, so that a caller with a receipt finds its events in the topics.

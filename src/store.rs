@@ -33,6 +33,8 @@ use uuid::Uuid;
 pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 pub use self::snapshot::Snapshot;
+#[cfg(all(feature = "personal", feature = "sqlite"))]
+pub(crate) use self::sqlite::file as sqlite_file;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{ArchiveError, Archived, Checked, Damage, Sqlite, SqliteOptions};
 use crate::clock::Timestamp;
@@ -137,24 +139,6 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`StoreError`] if the log cannot be read.
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError>;
 
-    /// The commands that were committed without an event, in the order of their commits: after the first `after` of them at most
-    /// `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the log cannot be read, or if the store keeps no such list, as it does unless it says otherwise.
-    fn commands_without_events(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
-        let _ = (after, limit);
-        Err(StoreError::Failed {
-            place: "the log".to_owned(),
-            source: "its store cannot list the commands that were committed without an event"
-                .into(),
-        })
-    }
-
     /// The snapshot of `stream` that was saved last; none by default, which costs time and nothing else.
     ///
     /// # Errors
@@ -184,6 +168,24 @@ pub trait EventStore: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The commands that were committed without an event, in the order of their commits: after the first `after` of them at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the log cannot be read, or if the store keeps no such list, as it does unless it says otherwise.
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let _ = (after, limit);
+        Err(StoreError::Failed {
+            place: "the log".to_owned(),
+            source: "its store cannot list the commands that were committed without an event"
+                .into(),
+        })
+    }
+
     /// What an acknowledged commit survives.
     fn durability(&self) -> Durability;
 
@@ -192,6 +194,11 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// The file in which views are kept beside this log; none if the log is not a file.
     fn views_beside(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// The file in which the keys of personal data are kept beside this log; none if the log is not a file.
+    fn keys_beside(&self) -> Option<PathBuf> {
         None
     }
 }

@@ -131,11 +131,11 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
         impl #krate::Event for #ident #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
             const VERSION: ::core::primitive::u32 = #version;
-            #format
             fn shape() -> #krate::Form {
                 let __describing = &mut #krate::forms::Describing::default();
                 #shape
             }
+            #format
         }
     }
 }

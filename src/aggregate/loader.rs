@@ -204,7 +204,7 @@ fn work<A: Aggregate>(
         if let Some(keeper) = &office.keeper
             && let Some(snapshot) = snapshot
         {
-            keeper.save(&**office.decoder.store(), vec![Due::Taken(snapshot)]);
+            keeper.save(vec![Due::Taken(snapshot)]);
         }
     }
 }
@@ -241,7 +241,7 @@ impl<A: Aggregate> Office<A> {
     fn begin(&self, stream: &StreamId) -> Loading<A> {
         let loaded = match &self.keeper {
             None => Loaded::Nothing,
-            Some(keeper) => keeper.load(&**self.decoder.store(), stream),
+            Some(keeper) => keeper.load(stream),
         };
         let ignored = matches!(loaded, Loaded::Ignored);
         let (live, unproven) = match loaded {
@@ -328,7 +328,7 @@ impl<A: Aggregate> Office<A> {
     fn save(&self, mut due: Vec<Due<A>>) -> Option<Vec<Due<A>>> {
         let keeper = self.keeper.as_ref()?;
         let rest = due.split_off(due.len().min(SAVED));
-        keeper.save(&**self.decoder.store(), due);
+        keeper.save(due);
         (!rest.is_empty()).then_some(rest)
     }
 }

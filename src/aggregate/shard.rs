@@ -249,10 +249,12 @@ impl<A: Aggregate> Shard<A> {
     ) -> Self {
         let (settled_sender, settled) = mpsc::channel(MAX_TURNS as usize + 1);
         let (report_sender, reports) = mpsc::channel(MAX_FOUND);
-        let keeper = Keeper::of_aggregate(&gauge.snapshots);
+        let keeper = Keeper::of_aggregate(&decoder, &gauge.snapshots);
         let errands = Errands::new(decoder.clone(), keeper.clone(), report_sender);
         let durability = decoder.store().durability();
         let desk = Desk {
+            #[cfg(feature = "personal")]
+            keys: decoder.keys().clone(),
             durability,
             sequencer,
             open: Box::new(DecidedTurn::new(topic.clone(), durability, settled_sender.clone())),
@@ -599,6 +601,8 @@ impl<A: Aggregate> Shard<A> {
 
 /// Where a shard decides: everything that a decision needs beside the aggregate itself.
 struct Desk<A: Aggregate> {
+    #[cfg(feature = "personal")]
+    keys: crate::personal::Keys,
     durability: Durability,
     sequencer: SequencerInbox,
     topic: Topic<Envelope<A::Event>>,
@@ -736,6 +740,16 @@ impl<A: Aggregate> Desk<A> {
 
     /// Writes the events down as they will stand in the log; the store adds version and position.
     fn record(&mut self, context: &Context) -> Result<Vec<Recorded>, CodecError> {
+        #[cfg(feature = "personal")]
+        {
+            let keys = self.keys.clone();
+            crate::personal::recording(&keys, || self.record_all(context))
+        }
+        #[cfg(not(feature = "personal"))]
+        self.record_all(context)
+    }
+
+    fn record_all(&mut self, context: &Context) -> Result<Vec<Recorded>, CodecError> {
         self.events
             .iter()
             .map(|event| {

@@ -36,7 +36,7 @@ use super::loader::Live;
 use crate::actor::Panic;
 use crate::codec::{Codec, CodecError};
 use crate::shape::{Form, Shape};
-use crate::store::{EventStore, Snapshot};
+use crate::store::{Decoder, Snapshot};
 use crate::stream::{StreamId, Version};
 
 /// When snapshots of an aggregate are taken, and how its state is written; see [`Aggregate::snapshots`].
@@ -207,13 +207,15 @@ pub(crate) struct SnapshotGauge {
 
 /// Takes, writes and reads the snapshots of one type of aggregate.
 pub(super) struct Keeper<A> {
+    decoder: Decoder,
     snapshots: Snapshots<A>,
     gauge: Arc<SnapshotGauge>,
 }
 
 impl<A> Clone for Keeper<A> {
     fn clone(&self) -> Self {
-        Self { snapshots: self.snapshots, gauge: Arc::clone(&self.gauge) }
+        let (decoder, gauge) = (self.decoder.clone(), Arc::clone(&self.gauge));
+        Self { decoder, snapshots: self.snapshots, gauge }
     }
 }
 
@@ -235,8 +237,9 @@ impl<A> Due<A> {
 
 impl<A: Aggregate> Keeper<A> {
     /// None if the aggregate has no snapshots.
-    pub(super) fn of_aggregate(gauge: &Arc<SnapshotGauge>) -> Option<Self> {
-        A::snapshots().map(|snapshots| Self { snapshots, gauge: Arc::clone(gauge) })
+    pub(super) fn of_aggregate(decoder: &Decoder, gauge: &Arc<SnapshotGauge>) -> Option<Self> {
+        let (decoder, gauge) = (decoder.clone(), Arc::clone(gauge));
+        A::snapshots().map(|snapshots| Self { decoder, snapshots, gauge })
     }
 
     pub(super) fn is_due(&self, live: &Live<A>) -> bool {
@@ -264,7 +267,8 @@ impl<A: Aggregate> Keeper<A> {
     pub(super) fn take(&self, stream: &StreamId, live: &Live<A>) -> Option<Snapshot> {
         let mut state = Vec::new();
         // `Serialize` is the user's code.
-        let written = Panic::catch(|| (self.snapshots.write)(&live.aggregate, &mut state));
+        let write = || (self.snapshots.write)(&live.aggregate, &mut state);
+        let written = Panic::catch(|| self.decoder.with_keys(write));
         let why = match written {
             Ok(Ok(())) => {
                 let shape = self.snapshots.shape;
@@ -280,8 +284,8 @@ impl<A: Aggregate> Keeper<A> {
 
     /// The aggregate as the snapshot of `stream` has it; none if there is none that can be used. Whether the stream holds the
     /// event that it ends with is for the caller to see.
-    pub(super) fn load(&self, store: &dyn EventStore, stream: &StreamId) -> Loaded<A> {
-        let snapshot = match store.load_snapshot(stream) {
+    pub(super) fn load(&self, stream: &StreamId) -> Loaded<A> {
+        let snapshot = match self.decoder.store().load_snapshot(stream) {
             Ok(None) => return Loaded::Nothing,
             Ok(Some(snapshot)) => snapshot,
             Err(error) => {
@@ -301,7 +305,8 @@ impl<A: Aggregate> Keeper<A> {
             return ignored("the state has another shape by now");
         }
         // `Deserialize` is the user's code.
-        match Panic::catch(|| (self.snapshots.read)(&snapshot.state)) {
+        let read = || (self.snapshots.read)(&snapshot.state);
+        match Panic::catch(|| self.decoder.with_keys(read)) {
             Ok(Ok(aggregate)) => {
                 Loaded::Found(Live { aggregate, version, since: Since::default(), ignored: 0 })
             }
@@ -317,7 +322,7 @@ impl<A: Aggregate> Keeper<A> {
     }
 
     /// Writes snapshots; blocks.
-    pub(super) fn save(&self, store: &dyn EventStore, due: Vec<Due<A>>) {
+    pub(super) fn save(&self, due: Vec<Due<A>>) {
         let snapshots: Vec<_> = due
             .into_iter()
             .filter_map(|due| match due {
@@ -334,7 +339,7 @@ impl<A: Aggregate> Keeper<A> {
         if count == 0 {
             return;
         }
-        let saved = Panic::catch(|| store.save_snapshots(snapshots));
+        let saved = Panic::catch(|| self.decoder.store().save_snapshots(snapshots));
         let why = match saved {
             Ok(Ok(())) => {
                 self.gauge.written.fetch_add(count as u64, Ordering::Relaxed);

@@ -22,6 +22,8 @@ use crate::bus::{Bus, Hook, Topics, Wired};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::event::{Envelope, EventSet};
 use crate::letters::Letters;
+#[cfg(feature = "personal")]
+use crate::personal::{Forgetting, Keys};
 use crate::processor::Stopping;
 use crate::processor::rebuild::Crew;
 #[cfg(feature = "sqlite")]
@@ -67,6 +69,8 @@ impl AppBuilder {
                 views: None,
                 #[cfg(feature = "sqlite")]
                 old_views: Old::Drop,
+                #[cfg(feature = "personal")]
+                keys: None,
             },
             hooks: Vec::new(),
             aggregates: Vec::new(),
@@ -258,6 +262,14 @@ impl AppBuilder {
         self
     }
 
+    /// In which file the keys of [personal data](crate::personal) are kept: beside the log unless set, so that it can be backed up, and
+    /// guarded, apart from it. It is made when there is something to seal. A log in memory keeps its keys there, whatever is said here.
+    #[cfg(all(feature = "personal", feature = "sqlite"))]
+    pub fn keys(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.keys = Some(path.into());
+        self
+    }
+
     /// Starts everything.
     ///
     /// Projections catch up in the background; their views can be read at once.
@@ -288,9 +300,23 @@ impl AppBuilder {
             * self.aggregates.len()
             * usize::try_from(MAX_TURNS).unwrap_or(1);
         let published = Arc::new(OnceLock::new());
-        let (sequencer, inbox, sequencer_gauge) =
-            Sequencer::start(Arc::clone(&store), Arc::clone(&published), head, max_turns)?;
-        let decoder = Decoder::new(Arc::clone(&store));
+        #[cfg(feature = "personal")]
+        let keys = Keys::of(&store, self.settings.keys.clone()).map_err(StartError::Keys)?;
+        let (sequencer, inbox, sequencer_gauge) = Sequencer::start(
+            Arc::clone(&store),
+            #[cfg(feature = "personal")]
+            keys.clone(),
+            Arc::clone(&published),
+            head,
+            max_turns,
+        )?;
+        let decoder = Decoder::new(
+            Arc::clone(&store),
+            #[cfg(feature = "personal")]
+            keys.clone(),
+        );
+        #[cfg(feature = "personal")]
+        let forgetting = Forgetting { keys, clock: Arc::clone(&self.clock) };
         let mut building = Building {
             topics: Topics::new(decoder.clone(), start, self.settings.topic_capacity),
             store,
@@ -354,11 +380,12 @@ impl AppBuilder {
         let arbiters = building.arbiters.values().next();
         let patience = building.settings.patience;
         let watchdog = arbiters.and_then(|arbiters| Watchdog::start(arbiters, &gauges, patience));
-        let (store, head, topics) = (building.store, building.head, Arc::new(building.topics));
+        let (head, topics) = (building.head, Arc::new(building.topics));
         // Set once, here; nobody has sent a command yet.
         let _ = published.set(Arc::clone(&topics));
         // From here on, dropping `running` ends what was started.
         // The last way to the sequencer but those of the shards: it ends when they have ended.
+        #[cfg(not(feature = "personal"))]
         drop(building.sequencer);
         let mut running = Running::new(Parts {
             closing: building.closing,
@@ -370,6 +397,8 @@ impl AppBuilder {
             crew: building.crew,
             bus: started.is_ok().then(|| building.bus.clone()),
             watchdog,
+            #[cfg(feature = "personal")]
+            notices: building.sequencer,
             sequencer,
             topics: Arc::clone(&topics),
             arbiters: building.arbiters.into_values().collect(),
@@ -390,7 +419,7 @@ impl AppBuilder {
         }
         let app = App {
             inner: Arc::new(Inner {
-                store,
+                decoder: building.decoder,
                 head,
                 topics,
                 bus: building.bus,
@@ -401,10 +430,14 @@ impl AppBuilder {
                 answers: building.answers,
                 letters: Letters::new(building.letters),
                 gauges,
+                #[cfg(feature = "personal")]
+                forgetting,
                 running: Mutex::new(running),
             }),
         };
         building.app.send_replace(WeakApp { inner: Arc::downgrade(&app.inner) });
+        #[cfg(feature = "personal")]
+        app.record_forgotten();
         Ok(app)
     }
 }

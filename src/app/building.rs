@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub(super) views: Option<PathBuf>,
     #[cfg(feature = "sqlite")]
     pub(super) old_views: Old,
+    #[cfg(feature = "personal")]
+    pub(super) keys: Option<std::path::PathBuf>,
 }
 
 impl Settings {

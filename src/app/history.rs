@@ -18,7 +18,7 @@ use crate::stream::{Position, StreamId};
 
 impl App {
     fn decoder(&self) -> Decoder {
-        Decoder::new(Arc::clone(&self.inner.store))
+        self.inner.decoder.clone()
     }
 
     /// Looks at the aggregate `id` as it is in the log now, or was at a [version](Loading::at_version) or a
@@ -151,7 +151,7 @@ impl App {
     /// # Cancel safety
     /// It changes nothing, so it can be dropped at any time.
     pub async fn trace(&self, id: CorrelationId) -> Result<Trace, HistoryError> {
-        let store = Arc::clone(&self.inner.store);
+        let store = Arc::clone(self.inner.decoder.store());
         aside(move |awaited| history::trace(&*store, id, awaited)).await
     }
 
@@ -166,7 +166,7 @@ impl App {
     /// # Cancel safety
     /// It changes nothing, so it can be dropped at any time.
     pub async fn trace_of(&self, position: Position) -> Result<Trace, HistoryError> {
-        let store = Arc::clone(&self.inner.store);
+        let store = Arc::clone(self.inner.decoder.store());
         aside(move |awaited| {
             let story = history::story_at(&*store, position)?;
             history::trace(&*store, story, awaited)
@@ -222,7 +222,7 @@ impl App {
             }
             LogPoint::Position(position) => position,
             LogPoint::Time(time) => {
-                let store = Arc::clone(&self.inner.store);
+                let store = Arc::clone(self.inner.decoder.store());
                 let position = tokio::task::spawn_blocking(move || store.position_at(time)).await;
                 let position = position.unwrap_or_else(|error| {
                     let (place, source) = ("the log".into(), error.into());

@@ -34,6 +34,9 @@ pub(super) struct Parts {
     /// The bus to close; none if the app could not be started.
     pub(super) bus: Option<Bus>,
     pub(super) watchdog: Option<Watchdog>,
+    /// The way to the sequencer of those who forget a subject.
+    #[cfg(feature = "personal")]
+    pub(super) notices: Option<crate::sequencer::SequencerInbox>,
     pub(super) sequencer: Sequencer,
     pub(super) topics: Arc<Topics>,
     pub(super) arbiters: Vec<Arc<Arbiters>>,
@@ -116,6 +119,8 @@ impl Parts {
         for (category, shard) in self.shards {
             join(format!("a shard of {category}"), shard, deadline, &mut problems).await;
         }
+        #[cfg(feature = "personal")]
+        drop(self.notices);
         // The shards have dropped the ways to the sequencer; it ends by itself.
         let sequencer = self.sequencer;
         blocking("the sequencer", move || sequencer.join(), deadline, &mut problems).await;

@@ -30,7 +30,7 @@ impl App {
     /// # }
     /// ```
     pub async fn delete_snapshots(&self) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.inner.store);
+        let store = Arc::clone(self.inner.decoder.store());
         tokio::task::spawn_blocking(move || store.delete_snapshots()).await.unwrap_or_else(
             |error| Err(StoreError::Failed { place: "the store".into(), source: error.into() }),
         )

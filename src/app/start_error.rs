@@ -119,6 +119,10 @@ pub enum StartError {
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Store(#[from] StoreError),
+    /// The keys of personal data cannot be read.
+    #[cfg(feature = "personal")]
+    #[error("the keys of personal data cannot be read")]
+    Keys(#[source] StoreError),
     /// The view of a projection cannot be opened.
     #[error("the view of projection {name:?} cannot be opened")]
     View {

@@ -166,6 +166,11 @@ impl ViewsFile {
             )?,
         };
         connection.busy_timeout(BUSY)?;
+        // What a view deletes when a subject is forgotten is to be gone from the file.
+        #[cfg(feature = "personal")]
+        if access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+            connection.execute_batch("PRAGMA secure_delete = ON")?;
+        }
         Ok(connection)
     }
 

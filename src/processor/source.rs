@@ -10,8 +10,12 @@ use tracing::trace_span;
 use super::{Chunk, Failure, Sorting};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
+#[cfg(feature = "personal")]
+use crate::event::Event;
 use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded, SetInfo};
 use crate::letters::shelf::Fate;
+#[cfg(feature = "personal")]
+use crate::personal::SubjectForgotten;
 use crate::retry::UnknownEvents;
 use crate::store::Decoder;
 use crate::stream::{Position, StreamId};
@@ -319,6 +323,10 @@ fn call<T, S: EventSet>(
         Ok(Ok(())) => {
             chunk.time = Some(header.time);
             chunk.handled += 1;
+            #[cfg(feature = "personal")]
+            {
+                chunk.forgets |= header.name == SubjectForgotten::NAME;
+            }
             return Ok(());
         }
         Ok(Err(error)) => error,

@@ -6,17 +6,31 @@ use std::sync::Arc;
 
 use super::{EventStore, Filter, StoreError};
 use crate::event::{DecodeError, EventSet, Neighbours, ReadAs, Recorded};
+#[cfg(feature = "personal")]
+use crate::personal::{self, Keys};
 use crate::stream::{Position, Version};
 
 /// Reads the events of a log: everything that this takes beside the stored event itself.
 #[derive(Clone)]
 pub(crate) struct Decoder {
     store: Arc<dyn EventStore>,
+    #[cfg(feature = "personal")]
+    keys: Keys,
 }
 
 impl Decoder {
-    pub(crate) fn new(store: Arc<dyn EventStore>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<dyn EventStore>, #[cfg(feature = "personal")] keys: Keys) -> Self {
+        Self {
+            store,
+            #[cfg(feature = "personal")]
+            keys,
+        }
+    }
+
+    /// What personal data in the log is sealed with.
+    #[cfg(feature = "personal")]
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn EventStore> {
@@ -25,7 +39,15 @@ impl Decoder {
 
     /// What `event` is today. The code that finds out is the user's, and may panic.
     pub(crate) fn read<S: EventSet>(&self, event: &Recorded) -> Result<ReadAs<S>, DecodeError> {
-        S::read(event, self)
+        self.with_keys(|| S::read(event, self))
+    }
+
+    /// Lets `work` write and read what is kept beside the log, personal data included.
+    pub(crate) fn with_keys<R>(&self, work: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "personal")]
+        return personal::with_keys(&self.keys, work);
+        #[cfg(not(feature = "personal"))]
+        work()
     }
 }
 

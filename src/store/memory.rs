@@ -34,6 +34,9 @@ pub struct Memory {
     id: Uuid,
     log: RwLock<Log>,
     snapshots: RwLock<Prehashed<StreamId, Snapshot>>,
+    /// The keys of personal data live as long as the log.
+    #[cfg(feature = "personal")]
+    _keys: crate::personal::Keys,
 }
 
 /// How many events a reader looks at before it lets a waiting commit through: 512 clones take about 20 µs.
@@ -79,6 +82,19 @@ impl Memory {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// An empty log in which personal data looks as it does to [`given`](crate::testing::given()).
+    #[cfg(feature = "testing")]
+    pub(crate) fn for_tests() -> Self {
+        let id = crate::id::fresh();
+        Self {
+            id,
+            log: RwLock::default(),
+            snapshots: RwLock::default(),
+            #[cfg(feature = "personal")]
+            _keys: crate::personal::Keys::for_tests(id),
+        }
+    }
 }
 
 impl Memory {
@@ -102,7 +118,14 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { id: crate::id::fresh(), log: RwLock::default(), snapshots: RwLock::default() }
+        let id = crate::id::fresh();
+        Self {
+            id,
+            log: RwLock::default(),
+            snapshots: RwLock::default(),
+            #[cfg(feature = "personal")]
+            _keys: crate::personal::Keys::in_memory(id),
+        }
     }
 }
 
@@ -177,16 +200,6 @@ impl EventStore for Memory {
         Ok(self.log.write().known(id))
     }
 
-    fn commands_without_events(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
-        let log = self.log.read();
-        let after = usize::try_from(after).unwrap_or(usize::MAX);
-        Ok(log.bare.iter().skip(after).take(limit).cloned().collect())
-    }
-
     fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         Ok(self.snapshots.read().get(stream).cloned())
     }
@@ -202,6 +215,16 @@ impl EventStore for Memory {
     fn delete_snapshots(&self) -> Result<(), StoreError> {
         self.snapshots.write().clear();
         Ok(())
+    }
+
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        let log = self.log.read();
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(log.bare.iter().skip(after).take(limit).cloned().collect())
     }
 
     fn durability(&self) -> Durability {

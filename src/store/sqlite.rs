@@ -9,6 +9,7 @@
 //!                 snapshots                                         may be deleted
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
+//! bank.keys.db    the keys of personal data, if there is any         not derived: without it that data is gone
 //! bank.db.lock    held while the log is open, by one process
 //! ```
 //! Payloads of closed streams may lie in [archives](Sqlite::archive), files that are as much a part of the log as its own.
@@ -31,7 +32,7 @@
 
 mod archive;
 mod check;
-mod file;
+pub(crate) mod file;
 mod flusher;
 mod index;
 mod reader;
@@ -120,9 +121,9 @@ struct Shared {
     /// The position of the last event that readers may see. Set while the tail is locked.
     head: AtomicU64,
     signals: Signals,
+    snapshots: Pending,
     /// Before a row refers to one, and as long as one may.
     archives: RwLock<Vec<archive::Known>>,
-    snapshots: Pending,
 }
 
 impl Sqlite {
@@ -198,8 +199,8 @@ impl SqliteOptions {
             tail: RwLock::new(Tail::new(self.tail, Generation::default(), Uuid::nil())),
             head: AtomicU64::new(0),
             signals: Signals::default(),
-            archives: RwLock::new(archives),
             snapshots: Pending::default(),
+            archives: RwLock::new(archives),
         });
         let through = shared.load(&log, &mut index, indexed)?;
         let flusher =
@@ -259,14 +260,6 @@ impl EventStore for Sqlite {
         self.readers.command(id)
     }
 
-    fn commands_without_events(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
-        self.readers.commands_without_events(after, limit)
-    }
-
     fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         self.readers.snapshot(stream)
     }
@@ -282,6 +275,14 @@ impl EventStore for Sqlite {
         self.writer.lock().delete_snapshots()
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.readers.commands_without_events(after, limit)
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -292,6 +293,10 @@ impl EventStore for Sqlite {
 
     fn views_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.views.clone())
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        Some(self.shared.files.keys.clone())
     }
 }
 

@@ -522,15 +522,6 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
         self.obey(Operation::FindCommand, None, || self.store.find_command(id))
     }
 
-    fn commands_without_events(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
-        self.lives()?;
-        self.store.commands_without_events(after, limit)
-    }
-
     fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
         self.obey(Operation::LoadSnapshot, Some(stream), || self.store.load_snapshot(stream))
     }
@@ -544,6 +535,15 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
         self.store.delete_snapshots()
     }
 
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.lives()?;
+        self.store.commands_without_events(after, limit)
+    }
+
     fn durability(&self) -> Durability {
         self.store.durability()
     }
@@ -554,6 +554,10 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
 
     fn views_beside(&self) -> Option<PathBuf> {
         self.faults.shared.views.clone()
+    }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        self.store.keys_beside()
     }
 }
 

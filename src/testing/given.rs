@@ -24,7 +24,14 @@ use crate::codec::Codec;
 use crate::command::{Context, SentTo};
 use crate::event::{EventSet, Header, Metadata, Recorded};
 use crate::id::CommandId;
+#[cfg(feature = "personal")]
+use crate::personal::{self, Keys};
 use crate::stream::StreamId;
+
+/// What personal data is sealed with: the same in each test, so that payloads can be compared.
+#[cfg(feature = "personal")]
+static KEYS: std::sync::LazyLock<Keys> =
+    std::sync::LazyLock::new(|| Keys::for_tests(uuid::Uuid::nil()));
 
 /// Begins a test of `A` whose stream holds `events`: one event, several as a tuple, array or `Vec`, or `()`.
 ///
@@ -469,7 +476,11 @@ impl Stored {
     #[track_caller]
     fn written<S: EventSet>(event: &S) -> Self {
         let mut payload = Vec::new();
-        if let Err(error) = event.encode(&mut payload) {
+        #[cfg(feature = "personal")]
+        let encoded = personal::recording(&KEYS, || event.encode(&mut payload));
+        #[cfg(not(feature = "personal"))]
+        let encoded = event.encode(&mut payload);
+        if let Err(error) = encoded {
             fail(format_args!("{} cannot be stored: {}", event.name(), with_sources(&error),));
         }
         let (schema_version, codec) = (event.schema_version(), event.codec());
@@ -478,7 +489,12 @@ impl Stored {
 
     #[track_caller]
     pub(super) fn read<S: EventSet>(&self) -> S {
-        match S::decode(self.name, self.schema_version, self.codec, &self.payload) {
+        let decode = || S::decode(self.name, self.schema_version, self.codec, &self.payload);
+        #[cfg(feature = "personal")]
+        let decoded = personal::with_keys(&KEYS, decode);
+        #[cfg(not(feature = "personal"))]
+        let decoded = decode();
+        match decoded {
             Ok(event) => event,
             Err(error) => fail(format_args!(
                 "an event cannot be read back: {}\n  stored: {self}",

@@ -30,6 +30,9 @@ pub(super) struct TableKeeper<P> {
     pub(super) shadow: Option<ShadowFile>,
     /// Where a view that is replaced is kept.
     kept: ViewsFile,
+    /// The write-ahead log may hold what was deleted when a subject was forgotten.
+    #[cfg(feature = "personal")]
+    unwiped: bool,
 }
 
 /// The file of a shadow, or of a view that is folded to be looked at, which is of no use without it.
@@ -56,7 +59,18 @@ impl<P: Projection> TableKeeper<P> {
         let Entry { position, time, replayed, .. } = entry;
         let target = Target { projection, connection };
         let (name, file, kept) = (P::NAME, file.clone(), kept.clone());
-        let keeper = Self { name, target, file, position, time, replayed, shadow: None, kept };
+        let keeper = Self {
+            name,
+            target,
+            file,
+            position,
+            time,
+            replayed,
+            shadow: None,
+            kept,
+            #[cfg(feature = "personal")]
+            unwiped: false,
+        };
         Ok((keeper, shelved, entry))
     }
 
@@ -88,6 +102,33 @@ impl<P: Projection> TableKeeper<P> {
         rows::save(connection, self.name, changes)?;
         file::save(connection, self.name, position, time)?;
         connection.execute_batch("COMMIT")
+    }
+}
+
+#[cfg(feature = "personal")]
+impl<P: Projection> TableKeeper<P> {
+    /// Empties the write-ahead log if it may hold what was forgotten. A reader that does not end is not waited for longer than
+    /// the file's patience; then it is done after the next transaction, or when the view is closed.
+    fn wipe(&mut self) {
+        if !self.unwiped {
+            return;
+        }
+        let connection = &self.target.connection;
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        match busy {
+            Ok(false) => self.unwiped = false,
+            Ok(true) => tracing::warn!(
+                projection = self.name,
+                file = %self.file,
+                "a query holds the write-ahead log, which may hold what was forgotten; it is emptied later"
+            ),
+            Err(error) => tracing::warn!(
+                projection = self.name,
+                file = %self.file,
+                %error,
+                "the write-ahead log, which may hold what was forgotten, cannot be emptied yet"
+            ),
+        }
     }
 }
 
@@ -137,6 +178,11 @@ impl<P: Projection> Keeper for TableKeeper<P> {
             return Err(error.into());
         }
         (self.position, self.time) = (position, time);
+        #[cfg(feature = "personal")]
+        {
+            self.unwiped |= chunk.forgets;
+            self.wipe();
+        }
         Ok(chunk)
     }
 
@@ -165,6 +211,12 @@ impl<P: Projection> Keeper for TableKeeper<P> {
         self.file.install(&shadow.file, self.name, at, letters)?;
         (self.position, self.time) = at;
         self.target.projection = Arc::clone(&shadow.target.projection);
+        // What it replaces may have kept what it should not have.
+        #[cfg(feature = "personal")]
+        {
+            self.unwiped = true;
+            self.wipe();
+        }
         Ok(())
     }
 }

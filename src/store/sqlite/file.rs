@@ -109,13 +109,14 @@ const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The smallest page of SQLite, in bytes: no database is smaller, unless it is empty.
-const SMALLEST: u64 = 512;
+pub(crate) const SMALLEST: u64 = 512;
 
 /// The names of a log's files.
-pub(super) struct Files {
-    pub(super) log: PathBuf,
+pub(crate) struct Files {
+    pub(crate) log: PathBuf,
     pub(super) index: PathBuf,
     pub(super) views: PathBuf,
+    pub(super) keys: PathBuf,
     lock: PathBuf,
 }
 
@@ -123,7 +124,7 @@ pub(super) struct Files {
 ///
 /// It is a file of its own: POSIX drops all locks that a process has on a file when it closes any handle to it, and
 /// SQLite keeps its locks on the database itself.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
     path: PathBuf,
     is_ours: bool,
@@ -137,7 +138,7 @@ pub(super) struct Identity {
 
 impl Files {
     /// Resolves links, so that one log has one name.
-    pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn at(path: &Path) -> Result<Self, StoreError> {
         let refused = |error| io_failed(path, error);
         let name = path.file_name().ok_or_else(|| {
             refused(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))
@@ -162,12 +163,13 @@ impl Files {
         Ok(Self {
             index: sibling(&log, "index"),
             views: sibling(&log, "views"),
+            keys: sibling(&log, "keys"),
             lock: beside(&log, ".lock"),
             log,
         })
     }
 
-    pub(super) fn lock(&self) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
         let is_ours = !self.lock.exists();
         let file = File::options()
             .create(true)
@@ -240,7 +242,7 @@ impl Files {
 
 impl Lock {
     /// Leaves nothing beside a file that turned out to be foreign.
-    pub(super) fn withdraw(self) {
+    pub(crate) fn withdraw(self) {
         if self.is_ours {
             // Best effort: an empty file that stays behind does no harm.
             let _ = std::fs::remove_file(&self.path);
@@ -397,7 +399,7 @@ fn meta(conn: &Connection, key: &str) -> rusqlite::Result<[u8; 16]> {
 }
 
 /// A path is a path here: never a `file:` address with options.
-pub(super) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -406,7 +408,7 @@ pub(super) fn connect_to_write(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connect = || {
         let conn = Connection::open_with_flags(path, flags)?;
@@ -419,25 +421,25 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Whether nobody has written anything into the database yet.
-pub(super) fn is_new(conn: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_new(conn: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(tables == 0 && stamps(conn)? == (0, 0))
 }
 
 /// The application and the format that the file says it is of.
-pub(super) fn stamps(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
+pub(crate) fn stamps(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
     Ok((
         conn.pragma_query_value(None, "application_id", |row| row.get(0))?,
         conn.pragma_query_value(None, "user_version", |row| row.get(0))?,
     ))
 }
 
-pub(super) fn stamp(conn: &Connection, application: i64, format: i64) -> rusqlite::Result<()> {
+pub(crate) fn stamp(conn: &Connection, application: i64, format: i64) -> rusqlite::Result<()> {
     conn.pragma_update(None, "application_id", application)?;
     conn.pragma_update(None, "user_version", format)
 }
 
-pub(super) fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
 }
 
@@ -447,7 +449,7 @@ pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What an error of SQLite means for the caller.
-pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
+pub(crate) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     let place = place(path);
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full { place, source: error.into() },
@@ -458,7 +460,7 @@ pub(super) fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-pub(super) fn damaged(path: &Path, what: String) -> StoreError {
+pub(crate) fn damaged(path: &Path, what: String) -> StoreError {
     StoreError::Damaged { place: place(path), what }
 }
 
@@ -509,7 +511,7 @@ pub(super) fn own_id(event: EventId, command: Option<CommandId>) -> Uuid {
 }
 
 /// Moves all of the write-ahead log into the database, synced, and begins it anew.
-pub(super) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
     let is_busy: bool =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     match is_busy {

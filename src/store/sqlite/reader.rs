@@ -17,7 +17,7 @@ use super::archive::{Archives, Stored, stored};
 use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::snapshots;
-use super::tail::Place;
+use super::tail::{Head, Place};
 use crate::clock::Timestamp;
 use crate::event::{Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
@@ -154,9 +154,11 @@ impl Readers {
     /// The positions of all events of a stream, the last one first.
     pub(super) fn positions_of(&self, stream: &StreamId) -> Result<Vec<u64>, StoreError> {
         self.with(|shared, reader| {
-            let walked = reader.walk(shared, stream, Version::EMPTY)?;
-            let rows = walked.rows.iter().map(|event| event.header.position.as_u64());
-            Ok(rows.chain(walked.positions).collect())
+            let head = reader.head(shared, stream)?;
+            let mut positions = Vec::new();
+            let path = &shared.files.log;
+            reader.positions(path, head.position, head.version, &mut positions)?;
+            Ok(positions)
         })
     }
 
@@ -167,36 +169,6 @@ impl Readers {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.with(|shared, reader| reader.page(shared, after.as_u64(), filter, limit))
-    }
-
-    pub(super) fn commands_without_events(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
-        self.with(|shared, reader| {
-            let path = &shared.files.log;
-            let refused = |error| failed(path, error);
-            let mut select = reader
-                .log
-                .prepare_cached(
-                    "SELECT stream, version, position, id FROM commands \
-                     WHERE number > ? AND position <= ? ORDER BY number LIMIT ?",
-                )
-                .map_err(refused)?;
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let mut rows =
-                select.query([after as i64, shared.head() as i64, limit]).map_err(refused)?;
-            let mut commands = Vec::new();
-            while let Some(row) = rows.next().map_err(refused)? {
-                let id = CommandId::from_uuid(uuid(row, 3, path)?);
-                let stream = stored_stream(text(row, 0, path)?, path)?;
-                let version = Version::new(number(row, 1, path)?);
-                let position = Position::new(number(row, 2, path)?);
-                commands.push((id, KnownCommand { stream, version, events: 0, position }));
-            }
-            Ok(commands)
-        })
     }
 
     pub(super) fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
@@ -246,6 +218,36 @@ impl Readers {
         Ok(Position::new(head))
     }
 
+    pub(super) fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        self.with(|shared, reader| {
+            let path = &shared.files.log;
+            let refused = |error| failed(path, error);
+            let mut select = reader
+                .log
+                .prepare_cached(
+                    "SELECT stream, version, position, id FROM commands \
+                     WHERE number > ? AND position <= ? ORDER BY number LIMIT ?",
+                )
+                .map_err(refused)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rows =
+                select.query([after as i64, shared.head() as i64, limit]).map_err(refused)?;
+            let mut commands = Vec::new();
+            while let Some(row) = rows.next().map_err(refused)? {
+                let id = CommandId::from_uuid(uuid(row, 3, path)?);
+                let stream = stored_stream(text(row, 0, path)?, path)?;
+                let version = Version::new(number(row, 1, path)?);
+                let position = Position::new(number(row, 2, path)?);
+                commands.push((id, KnownCommand { stream, version, events: 0, position }));
+            }
+            Ok(commands)
+        })
+    }
+
     pub(super) fn command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.with(|shared, reader| {
             let place = shared.tail.read().command(&id);
@@ -276,16 +278,7 @@ impl Reader {
         stream: &StreamId,
         after: Version,
     ) -> Result<Walked, StoreError> {
-        let key = shared.secret.key(stream);
-        let head = shared.tail.read().head(&key);
-        let head = match head {
-            Some(head) => head,
-            None => self
-                .index
-                .head(&key)
-                .map_err(|error| failed(&shared.files.index, error))?
-                .unwrap_or_default(),
-        };
+        let head = self.head(shared, stream)?;
         let count = after.behind(Version::new(head.version));
         let path = &shared.files.log;
         let mut walked = Walked::default();
@@ -305,20 +298,44 @@ impl Reader {
                 Ok(bytes < WHOLE_BYTES)
             })?;
         }
-        let mut left = count - walked.rows.len() as u64;
-        walked.positions.reserve_exact(left as usize);
+        let left = count - walked.rows.len() as u64;
+        self.positions(path, target, left, &mut walked.positions)?;
+        Ok(walked)
+    }
+
+    /// The positions of the `left` newest events of a stream up to the one at `target`, the last one first.
+    fn positions(
+        &self,
+        path: &Path,
+        mut target: u64,
+        mut left: u64,
+        positions: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
+        positions.reserve_exact(left as usize);
         while left > 0 {
             let steps = left.min(STEPS);
             let select =
                 "SELECT position, previous FROM events WHERE position <= ? ORDER BY position DESC";
-            let positions = &mut walked.positions;
             target = back(&self.log, path, select, 1, target, steps, &mut |_, position| {
                 positions.push(position);
                 Ok(true)
             })?;
             left -= steps;
         }
-        Ok(walked)
+        Ok(())
+    }
+
+    fn head(&self, shared: &Shared, stream: &StreamId) -> Result<Head, StoreError> {
+        let key = shared.secret.key(stream);
+        let head = shared.tail.read().head(&key);
+        match head {
+            Some(head) => Ok(head),
+            None => self
+                .index
+                .head(&key)
+                .map(Option::unwrap_or_default)
+                .map_err(|error| failed(&shared.files.index, error)),
+        }
     }
 
     /// Reads the events at `positions` (the last one first) into `events` (the first one first).

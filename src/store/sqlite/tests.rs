@@ -186,29 +186,6 @@ fn an_index_says_through_which_event_it_has_come() {
 }
 
 #[test]
-fn a_log_of_format_1_that_is_read_only_or_altered_is_left_as_it_is() {
-    let (_directory, path) = place();
-    let mut conn = Connection::open(&path).unwrap();
-    conn.execute_batch(
-        "CREATE TABLE events (position INTEGER PRIMARY KEY, payload  TEXT NOT NULL) STRICT;
-         PRAGMA user_version = 1",
-    )
-    .unwrap();
-    let unchanged = |conn: &Connection| {
-        let tables: i64 =
-            conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-        assert_eq!((tables, file::stamps(conn).unwrap()), (1, (0, 1)));
-    };
-    let error = failed(&path, file::migrate(&mut conn).unwrap_err());
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
-    unchanged(&conn);
-    conn.pragma_update(None, "query_only", true).unwrap();
-    let error = failed(&path, file::migrate(&mut conn).unwrap_err());
-    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
-    unchanged(&conn);
-}
-
-#[test]
 fn snapshots_go_along_with_the_next_group_and_take_no_transaction_of_their_own() {
     let (_directory, path) = place();
     let log = Sqlite::open(&path).unwrap();
@@ -307,6 +284,29 @@ fn rows(path: &Path) -> u64 {
     let conn = Connection::open(path).unwrap();
     let rows: i64 = conn.query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0)).unwrap();
     rows as u64
+}
+
+#[test]
+fn a_log_of_format_1_that_is_read_only_or_altered_is_left_as_it_is() {
+    let (_directory, path) = place();
+    let mut conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "CREATE TABLE events (position INTEGER PRIMARY KEY, payload  TEXT NOT NULL) STRICT;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
+    let unchanged = |conn: &Connection| {
+        let tables: i64 =
+            conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        assert_eq!((tables, file::stamps(conn).unwrap()), (1, (0, 1)));
+    };
+    let error = failed(&path, file::migrate(&mut conn).unwrap_err());
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    unchanged(&conn);
+    conn.pragma_update(None, "query_only", true).unwrap();
+    let error = failed(&path, file::migrate(&mut conn).unwrap_err());
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+    unchanged(&conn);
 }
 
 fn place() -> (TempDir, PathBuf) {

@@ -108,7 +108,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Rig {
     #[track_caller]
     pub(super) fn new(history: Events) -> Self {
-        let log: Arc<dyn EventStore> = Arc::new(Memory::new());
+        let log: Arc<dyn EventStore> = Arc::new(Memory::for_tests());
         let directory = std::env::temp_dir().join(format!("tidings-testing-{}", log.log_id()));
         if let Err(error) = std::fs::create_dir(&directory) {
             fail(format_args!("{} cannot be made: {error}", directory.display()));
