@@ -246,7 +246,7 @@ impl Sqlite {
     /// Gives room that is free within the log back to the file system, by writing the log's file anew.
     ///
     /// Commits wait meanwhile, readers do not. It takes as much room beside the log as the log itself, until it is done. It is
-    /// of use after [`archive`](Self::archive) only: nothing else frees any room.
+    /// of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
     ///
     /// # Errors
     /// [`StoreError`]; the log is as before.
