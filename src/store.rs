@@ -24,6 +24,7 @@ pub mod transfer;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -199,6 +200,81 @@ pub trait EventStore: Send + Sync + 'static {
     /// The file in which the keys of personal data are kept beside this log; none if the log is not a file.
     fn keys_beside(&self) -> Option<PathBuf> {
         None
+    }
+}
+
+/// A store that somebody else holds, too: to do with it what an app does not, such as archiving, while the app runs.
+///
+/// It hands on every method, those that have a default included.
+impl<S: EventStore + ?Sized> EventStore for Arc<S> {
+    fn commit(&self, group: &mut [Commit]) -> Result<Vec<Result<Committed, Refused>>, StoreError> {
+        S::commit(self, group)
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        S::head(self)
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        each: &mut dyn FnMut(Recorded) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        S::read_stream(self, stream, after, each)
+    }
+
+    fn read_log(&self, after: Position, filter: &Filter, limit: usize) -> Result<Page, StoreError> {
+        S::read_log(self, after, filter, limit)
+    }
+
+    fn read_story(
+        &self,
+        story: CorrelationId,
+        after: Position,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        S::read_story(self, story, after, limit)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, StoreError> {
+        S::position_at(self, time)
+    }
+
+    fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
+        S::find_command(self, id)
+    }
+
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        S::load_snapshot(self, stream)
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        S::save_snapshots(self, snapshots)
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        S::delete_snapshots(self)
+    }
+
+    fn commands_without_events(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(CommandId, KnownCommand)>, StoreError> {
+        S::commands_without_events(self, after, limit)
+    }
+
+    fn durability(&self) -> Durability {
+        S::durability(self)
+    }
+
+    fn log_id(&self) -> Uuid {
+        S::log_id(self)
+    }
+
+    fn views_beside(&self) -> Option<PathBuf> {
+        S::views_beside(self)
     }
 }
 

@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -236,34 +237,35 @@ impl Sums {
 async fn aggregates_and_views_are_built_from_archives_and_streams_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.db");
-    let start = async |archived: bool| {
-        let log = Sqlite::open(&path).unwrap();
-        if archived {
-            let streams = ["a", "b"].map(|id| StreamId::new("account", id).unwrap());
-            log.archive(&streams, "closed.db").unwrap();
-        }
-        App::builder()
-            .store(log)
+    let start = async || {
+        let log = Arc::new(Sqlite::open(&path).unwrap());
+        let app = App::builder()
+            .store(Arc::clone(&log))
             .aggregate::<Account>()
-            .projection(Sums::default())
-            .start()
-            .await
-            .unwrap()
+            .projection(Sums::default());
+        (app.start().await.unwrap(), log)
     };
-    let app = start(false).await;
+    let streams = ["a", "b"].map(|id| StreamId::new("account", id).unwrap());
+    let (app, log) = start().await;
     for cents in 1..=10 {
         for id in ["a", "b", "c"] {
             app.send(id, Deposit { cents }).await.unwrap();
         }
     }
+    // While the app runs.
+    assert_eq!(log.archive(&streams, "closed.db").unwrap().events, 20);
+    app.send("a", Deposit { cents: 11 }).await.unwrap();
     app.shutdown().await.unwrap();
-    drop(app);
-    let app = start(true).await;
-    assert_eq!(app.view::<Sums>().at_least(app.head()).await.unwrap().0, 165);
+    drop((app, log));
+    let (app, log) = start().await;
+    assert_eq!(app.view::<Sums>().at_least(app.head()).await.unwrap().0, 176);
     // An archived stream takes new events, decided on all of the old ones.
-    let receipt = app.send("a", bank::Withdraw { cents: 55 }).await.unwrap();
-    assert_eq!(receipt.position, Position::new(31));
+    let receipt = app.send("a", bank::Withdraw { cents: 66 }).await.unwrap();
+    assert_eq!(receipt.position, Position::new(32));
     assert!(app.send("a", bank::Withdraw { cents: 1 }).await.is_err());
+    log.restore("closed.db").unwrap();
+    assert!(app.send("b", bank::Withdraw { cents: 56 }).await.is_err());
+    app.send("b", bank::Withdraw { cents: 55 }).await.unwrap();
     app.shutdown().await.unwrap();
 }
 
@@ -397,6 +399,39 @@ fn the_room_of_archived_events_is_used_again() {
     let (small, free) = pages();
     assert!(small < full && free == 0, "{small} pages, {free} free");
     assert_eq!(read(&log, 0, 0).unwrap().len(), 5_000);
+}
+
+#[test]
+fn an_archive_that_was_begun_and_not_written_is_gone_on_with_or_taken_back() {
+    for is_taken_back in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log.db");
+        let (log, twin) = (Sqlite::open(&path).unwrap(), Memory::new());
+        commit(&[&log, &twin], 0, 30, &mut 0);
+        drop(log);
+        // The log has taken note of it, and its transaction was in the midst of writing.
+        let sql = "INSERT INTO archives VALUES (1, randomblob(16), 'half.db')";
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let writing = Connection::open(directory.path().join("writing.db")).unwrap();
+        let sql = "PRAGMA cache_size = 1; BEGIN; CREATE TABLE events (payload); \
+                   INSERT INTO events SELECT randomblob(100000) FROM (VALUES (1), (2), (3))";
+        writing.execute_batch(sql).unwrap();
+        for suffix in ["", "-journal"] {
+            let of = |name: &str| directory.path().join(format!("{name}.db{suffix}"));
+            std::fs::copy(of("writing"), of("half")).unwrap();
+        }
+        let log = Sqlite::open(&path).unwrap();
+        same_reads(&log, &twin);
+        if is_taken_back {
+            assert_eq!(log.restore("half.db").unwrap().events, 0);
+            assert!(log.archives().is_empty() && !directory.path().join("half.db").exists());
+        } else {
+            assert_eq!(log.archive(&[stream(0)], "half.db").unwrap().events, 30);
+        }
+        same_reads(&log, &twin);
+        drop(log);
+        assert!(Sqlite::check(&path, |_, _| {}).unwrap().is_sound());
+    }
 }
 
 const LOG: &str = "TIDINGS_TEST_ARCHIVED_LOG";

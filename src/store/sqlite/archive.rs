@@ -141,7 +141,8 @@ impl Sqlite {
     /// there; what is archived is not in a copy of the log alone. Its file never changes.
     ///
     /// The log lets go of the rows in small transactions, between which commits go on. The room is used for new events; the
-    /// file itself becomes smaller with [`vacuum`](Self::vacuum) only. It blocks: call it from a thread that may wait.
+    /// file itself becomes smaller with [`vacuum`](Self::vacuum) only. It blocks: call it from a thread that may wait. To call it
+    /// while an app runs, open the log as an `Arc<Sqlite>` and give the app a clone.
     ///
     /// # Crashes
     /// All events are readable after a crash at any moment. Call it again with the same streams and path to go on, or
@@ -229,10 +230,10 @@ impl Sqlite {
             .ok_or_else(|| ArchiveError::Unknown { file: place.clone() })?;
         let log = file::connect_to_read(&self.shared.files.log)?;
         let is_there = place.try_exists().map_err(|error| file::io_failed(&place, error))?;
-        let mut events = 0;
-        if is_there {
-            events = self.take_back(&known)?;
-        }
+        let events = match is_there && self.is_filled(&known)? {
+            true => self.take_back(&known)?,
+            false => 0,
+        };
         self.withdraw(&known, &log)?;
         Ok(Archived { file: place, events })
     }
@@ -245,7 +246,7 @@ impl Sqlite {
     /// Gives room that is free within the log back to the file system, by writing the log's file anew.
     ///
     /// Commits wait meanwhile, readers do not. It takes as much room beside the log as the log itself, until it is done. It is
-    /// of use after [`archive`](Self::archive) only: nothing else frees any room.
+    /// of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
     ///
     /// # Errors
     /// [`StoreError`]; the log is as before.
@@ -322,6 +323,16 @@ impl Sqlite {
         // A file that somebody has open takes its room until it is closed.
         self.readers.close_idle();
         Ok(())
+    }
+
+    /// Whether anything was written into the archive's file. A transaction that a crash has left in it is undone first, which
+    /// whoever only reads cannot do.
+    fn is_filled(&self, known: &Known) -> Result<bool, StoreError> {
+        let is_new = file::connect_to_write(&known.place).and_then(|file| file::is_new(&file));
+        match is_new.map_err(|error| failed(&known.place, error)) {
+            Err(StoreError::Foreign { .. }) => Err(known.lost(&self.shared.files.log, FOREIGN)),
+            is_new => Ok(!is_new?),
+        }
     }
 
     /// Whether a row of the log refers to the archive.
