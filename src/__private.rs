@@ -3,14 +3,77 @@
 //! The functions ask for [`MemberOf`] and [`SentTo`], which the macros implement, instead of the derived traits above
 //! them: a type that lacks its derive is then one error at that implementation, and none at each of these calls.
 
+use std::marker::PhantomData;
 pub use std::sync::Arc;
 pub use std::vec::Vec;
 
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
-use crate::event::{DecodeError, EventSet, MemberOf, decode_event};
+use crate::event::{DecodeError, EventSchema, EventSet, MemberOf, decode_event};
 #[cfg(feature = "sqlite")]
 pub use crate::inbox::{Call, begin, once, settle};
+use crate::shape::{Describing, Form, Shape};
+pub use crate::shape::{EnumForm, StructForm};
+
+/// A type that may have a [`Shape`].
+///
+/// Its own method is found before the one of [`HasNoShape`], if its bound holds: so generated code asks what a type can do,
+/// without a demand that it can.
+#[derive(Debug)]
+pub struct Probe<T: ?Sized>(PhantomData<T>);
+
+impl<T: Shape + ?Sized> Probe<T> {
+    /// The form of the type.
+    pub fn form_or(describing: &mut Describing, _: impl FnOnce(&mut Describing) -> Form) -> Form {
+        T::form(describing)
+    }
+}
+
+/// A type that has no [`Shape`].
+pub trait HasNoShape {
+    /// What `otherwise` says.
+    fn form_or(
+        describing: &mut Describing,
+        otherwise: impl FnOnce(&mut Describing) -> Form,
+    ) -> Form {
+        otherwise(describing)
+    }
+}
+
+impl<T: ?Sized> HasNoShape for Probe<T> {}
+
+#[cfg(feature = "schemars")]
+impl<T: schemars::JsonSchema> Probe<T> {
+    /// The JSON Schema of the type.
+    pub fn json_schema() -> Option<serde_json::Value> {
+        Some(schemars::schema_for!(T).to_value())
+    }
+}
+
+/// A type that has no JSON Schema.
+pub trait HasNoJsonSchema {
+    /// None.
+    fn json_schema() -> Option<serde_json::Value> {
+        None
+    }
+}
+
+impl<T: ?Sized> HasNoJsonSchema for Probe<T> {}
+
+/// What an event says of itself.
+pub fn schema<E: MemberOf>(json_schema: Option<serde_json::Value>) -> EventSchema {
+    EventSchema { json_schema, ..EventSchema::of::<E>() }
+}
+
+/// A form that is not described.
+pub fn opaque(name: &str) -> Form {
+    Form::Opaque(name.to_owned())
+}
+
+/// The form of a type without a [`Shape`].
+pub fn unseen(name: &str) -> Form {
+    Form::Unseen(name.to_owned())
+}
 
 /// The stored name of an event.
 pub const fn name<E: MemberOf>() -> &'static str {

@@ -118,9 +118,11 @@ pub(crate) mod directory;
 pub(crate) mod inbox;
 mod loader;
 pub(crate) mod shard;
+pub(crate) mod snapshot;
 pub(crate) mod subscriptions;
 mod turn;
 
+pub use self::snapshot::Snapshots;
 pub use self::subscriptions::AggregateSubscriptions;
 use crate::command::Context;
 use crate::event::EventSet;
@@ -175,6 +177,12 @@ pub trait Aggregate: Default + Send + 'static {
 
     /// Names the events of other aggregates that it decides on; none unless said.
     fn subscribe(_to: &mut AggregateSubscriptions<Self>) {}
+
+    /// When snapshots of it are taken; none are unless said. With them a long stream is loaded from its last snapshot and the
+    /// events after that.
+    fn snapshots() -> Option<Snapshots<Self>> {
+        None
+    }
 }
 
 /// What a command handler may return: one event, several (a tuple, array or `Vec`), perhaps one (`Option`), none (`()`),

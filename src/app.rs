@@ -14,6 +14,7 @@ mod personal;
 mod running;
 #[cfg(feature = "testing")]
 pub(crate) mod settle;
+mod snapshots;
 mod start_error;
 mod watchdog;
 
@@ -537,6 +538,12 @@ pub struct ShardStatus {
     pub turns: u64,
     /// How many decisions it has made.
     pub decided: u64,
+    /// How many snapshots the store has taken over.
+    pub snapshots_written: u64,
+    /// How many snapshots could not be used, so that a whole stream was folded.
+    pub snapshots_ignored: u64,
+    /// How many snapshots could not be written, or found too many that wait for that.
+    pub snapshots_failed: u64,
     /// How many events it has passed over while it loaded aggregates, because the program does not know them.
     pub ignored: u64,
 }
@@ -549,6 +556,9 @@ impl ShardStatus {
             waiting: gauge.waiting.load(Relaxed),
             turns: gauge.turns.load(Relaxed),
             decided: gauge.decided.load(Relaxed),
+            snapshots_written: gauge.snapshots.written.load(Relaxed),
+            snapshots_ignored: gauge.snapshots.ignored.load(Relaxed),
+            snapshots_failed: gauge.snapshots.failed.load(Relaxed),
             ignored: gauge.ignored.load(Relaxed),
         }
     }

@@ -5,6 +5,7 @@
 //! the log the same thing is a [`Recorded`]: the header and the payload's bytes.
 
 mod reading;
+mod schema;
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -16,9 +17,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::reading::{Neighbours, ReadAs};
+pub use self::schema::EventSchema;
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
+use crate::shape::Form;
 use crate::stream::{Position, StreamId, Version};
 
 /// An immutable fact, named in the past tense: `Deposited`, `OrderPlaced`.
@@ -42,6 +45,12 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const VERSION: u32;
     /// The format of the payload in the log.
     const CODEC: Codec = Codec::Json;
+
+    /// What serde writes of it, for the schema lock. The derive describes the fields; parts whose
+    /// type has no [`Shape`](crate::Shape) are [unseen](Form::Unseen). An event that is implemented by hand is opaque.
+    fn shape() -> Form {
+        Form::Opaque(Self::NAME.to_owned())
+    }
 }
 
 /// An event that lives in memory only: it travels on a topic of its own, and no log keeps it.
@@ -121,6 +130,15 @@ pub trait EventSet: Send + Sync + 'static {
     {
         let _ = neighbours;
         event.decode().map(ReadAs::One)
+    }
+
+    /// What each event of the set is written like today, in the order of [`NAMES`](Self::NAMES): what the schema lock and the
+    /// golden corpus go by. They refuse a set that does not say it.
+    fn schemas() -> Vec<EventSchema>
+    where
+        Self: Sized,
+    {
+        Vec::new()
     }
 }
 

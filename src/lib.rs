@@ -26,12 +26,20 @@ mod query;
 mod reactor;
 mod retry;
 mod sequencer;
+mod shape;
 mod store;
 mod stream;
 mod subscriber;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// What the [`Form`] of a type is made of.
+pub mod forms {
+    pub use crate::shape::{
+        Describing, Field, Fields, Reading, Tagging, Variant, Variants, Writing,
+    };
+}
 
 /// What the handlers and the queries of table projections work with.
 #[cfg(feature = "sqlite")]
@@ -40,7 +48,7 @@ pub mod sqlite {
     pub use rusqlite;
 }
 
-pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision};
+pub use aggregate::{Aggregate, AggregateSubscriptions, IntoDecision, Snapshots};
 pub use app::{
     AggregateStatus, App, AppBuilder, AppStatus, ShardStatus, ShutdownError, StartError,
 };
@@ -55,8 +63,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
+    ReadAs, Recorded, TransientEvent, decode_event,
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
@@ -83,9 +91,10 @@ pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, Que
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
 pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
+pub use shape::{Form, Shape};
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,
-    StoreError,
+    Snapshot, StoreError,
 };
 #[cfg(feature = "sqlite")]
 pub use store::{Sqlite, SqliteOptions};
@@ -95,5 +104,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
+    Command, Event, Query, Shape, TransientEvent, aggregate, projection, reactor, subscriber,
 };

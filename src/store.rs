@@ -15,6 +15,7 @@
 mod decoder;
 mod hash;
 mod memory;
+mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -28,6 +29,7 @@ use uuid::Uuid;
 
 pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
+pub use self::snapshot::Snapshot;
 #[cfg(all(feature = "personal", feature = "sqlite"))]
 pub(crate) use self::sqlite::file as sqlite_file;
 #[cfg(feature = "sqlite")]
@@ -81,6 +83,35 @@ pub trait EventStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the log cannot be read.
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError>;
+
+    /// The snapshot of `stream` that was saved last; none by default, which costs time and nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read. Who asks then folds the whole stream.
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        let _ = stream;
+        Ok(None)
+    }
+
+    /// Takes snapshots of committed states over, each in the place of an earlier one of its stream; drops them by default.
+    ///
+    /// They can be loaded when this returns. They need not be durable then, and may be lost in a crash. What is on the disk is
+    /// never ahead of the log there.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be written; some of them may be.
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        drop(snapshots);
+        Ok(())
+    }
+
+    /// Deletes all snapshots that were saved before this was called.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be deleted; then none is.
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// What an acknowledged commit survives.
     fn durability(&self) -> Durability;

@@ -16,14 +16,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tidings::{Command, Event, aggregate};
+use tidings::{Command, Event, Shape, aggregate};
 
 use crate::cents::Cents;
 use crate::date::Date;
 
 /// What a member has earned by gathering points; each tier is better than the one before.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Shape,
 )]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Tier {

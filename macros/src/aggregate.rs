@@ -1,6 +1,7 @@
 //! `#[aggregate]`: attribute and block → model → checks → the enums and implementations.
 
 mod expand;
+mod snapshot;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
@@ -8,6 +9,7 @@ use syn::parse::ParseStream;
 use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
+use self::snapshot::Snapshot;
 use crate::errors::Errors;
 use crate::failures;
 use crate::handler::{
@@ -23,6 +25,7 @@ const KEYS: Keys = Keys {
         ("events", "events = AccountEvent"),
         ("error", "error = BankError"),
         ("derive", "derive(Clone, PartialEq)"),
+        ("snapshot", "snapshot(every = 1_000)"),
         ("unknown", "unknown = ignore"),
         CRATE,
     ],
@@ -40,6 +43,7 @@ struct Model {
     commands: Ident,
     error: TokenStream,
     derives: Vec<Path>,
+    snapshot: Option<Snapshot>,
     /// The variant of `UnknownEvents`, if it is stated.
     unknown: Option<Ident>,
     applied: Vec<Applied>,
@@ -126,12 +130,14 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         commands: format_ident!("{ident}Command"),
         error: quote!(::core::convert::Infallible),
         derives: Vec::new(),
+        snapshot: None,
         unknown: None,
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
     };
     let mut seen = Vec::new();
+    let mut snapshot = None;
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {
         match key {
             "category" => model.category = category(input)?,
@@ -143,11 +149,13 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
             }
             "error" => model.error = input.parse::<Type>()?.into_token_stream(),
             "derive" => model.derives = derives(input)?,
+            "snapshot" => snapshot = Some(snapshot::tokens(input)?),
             "unknown" => model.unknown = Some(unknown(input)?),
             _ => model.krate = keys::path(input)?,
         }
         Ok(())
     });
+    model.snapshot = snapshot.map(|(span, tokens)| Snapshot::parse(span, tokens, errors));
     for key in ["category", "events"] {
         if only_keys && !seen.iter().any(|seen| seen == key) {
             KEYS.missing(Span::call_site(), key, errors);

@@ -6,6 +6,7 @@ use syn::{Data, DeriveInput, LitStr, Meta, Path};
 
 use crate::errors::Errors;
 use crate::keys::{self, CRATE, Keys};
+use crate::shape;
 
 const KEYS: Keys = Keys {
     attribute: "#[event]",
@@ -21,7 +22,8 @@ struct Model {
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     let model = parse(input, &mut errors);
-    let implementation = expand(input, &model);
+    let shape = shape::of_event(input, &model.krate, &mut errors);
+    let implementation = expand(input, &model, &shape);
     let errors = errors.into_tokens();
     quote!(#implementation #errors)
 }
@@ -76,7 +78,7 @@ pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Erro
     }
 }
 
-fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
+fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStream {
     // There is no stub for a generic type: it would be generic too.
     if !input.generics.params.is_empty() {
         return TokenStream::new();
@@ -94,6 +96,10 @@ fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
         impl #krate::Event for #ident #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
             const VERSION: ::core::primitive::u32 = #version;
+            fn shape() -> #krate::Form {
+                let __describing = &mut #krate::forms::Describing::default();
+                #shape
+            }
         }
     }
 }

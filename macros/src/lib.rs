@@ -17,11 +17,53 @@ mod on;
 mod projection;
 mod query;
 mod reactor;
+mod shape;
 mod subscriber;
 mod transient;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
+
+/// Describes what serde writes of a type: implements `tidings::Shape`.
+///
+/// The attributes of serde are honoured. The types of the fields must be described as well.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Form, Shape};
+///
+/// #[derive(Shape, Serialize, Deserialize)]
+/// #[serde(rename_all = "snake_case")]
+/// enum Tier {
+///     Basic,
+///     Gold { points: u32 },
+/// }
+///
+/// #[derive(Shape, Serialize, Deserialize)]
+/// struct Member {
+///     tier: Tier,
+///     #[shape(opaque)]
+///     address: std::net::IpAddr,
+/// }
+///
+/// let form = Form::of::<BTreeMap<String, Member>>();
+/// assert_eq!(
+///     form.to_string(),
+///     r#"[text => { address: opaque("std::net::IpAddr"), tier: <basic | gold { points: u32 }> }]"#,
+/// );
+/// ```
+///
+/// # Keys of `#[shape(…)]`
+/// - `opaque`, at a field, a variant or the type: it is not described, and its Rust type stands for it. For types of other crates
+///   and for hand-written implementations of serde's traits.
+/// - `opaque = "date"`: the same, with a name that does not change with the Rust type.
+/// - `crate = path`, at the type: where to find the crate, if not at `::tidings`.
+#[proc_macro_derive(Shape, attributes(shape))]
+pub fn derive_shape(input: TokenStream) -> TokenStream {
+    shape::derive(&parse_macro_input!(input)).into()
+}
 
 /// Makes a struct or an enum an event: implements `tidings::Event`.
 ///
@@ -45,7 +87,7 @@ use syn::parse_macro_input;
 ///   renamed; it must never change itself.
 /// - `version = 2`: the version of the payload's shape, from 1, which is also the default.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
-#[proc_macro_derive(Event, attributes(event))]
+#[proc_macro_derive(Event, attributes(event, shape))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
 }
@@ -222,6 +264,10 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   both enums are `pub` otherwise.
 /// - `error = BankError`: why commands are rejected; `Infallible` otherwise.
 /// - `derive(Clone, PartialEq)`: derives for the enum of events; each event needs them too.
+/// - `snapshot(every = 1_000, bytes = 1_000_000, slower_than = "20 ms", on_passivation)`, any of these: when snapshots of the state are
+///   taken, from which it is then loaded; see `tidings::Snapshots`. The state must be `Serialize`, `Deserialize` and `Shape`. With
+///   `version = 2` those of other versions are ignored: raise it when an `#[apply]` method makes another state of the same events and
+///   the fields stay.
 /// - `unknown = ignore`: passes over events in its streams that the program does not know; without it an aggregate that has one
 ///   cannot be loaded. See `tidings::UnknownEvents`.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.

@@ -15,6 +15,10 @@
 //! commands are decided again in their first order. Rejections, and commands accepted without events, are commits
 //! without events that check the same version, so that nobody is answered from a state that never was.
 //!
+//! # Snapshots
+//! Where the aggregate asks for them, the state is written down when one is due, as the turn is handed over, and written to the
+//! store when the turn has come back without a failure of its stream.
+//!
 //! # Bounds
 //! The inbox, the commands that wait, the turns on their way and the live aggregates are all limited; when a limit is
 //! reached, the shard stops draining its inbox and the senders wait.
@@ -31,7 +35,8 @@ use tracing::{Span, debug_span};
 
 use super::Aggregate;
 use super::inbox::Receiver;
-use super::loader::{Errands, Findings, Found, Live, LoadError, Wanted};
+use super::loader::{Errands, Findings, Found, Live, LoadError, Report, Wanted};
+use super::snapshot::{Due, Keeper, Since, SnapshotGauge};
 use super::turn::{Decided, DecidedTurn, Settled, Verdict, known_command};
 use crate::actor::Panic;
 use crate::bus::Topic;
@@ -129,6 +134,9 @@ pub(crate) struct ShardGauge {
     pub(crate) waiting: AtomicUsize,
     pub(crate) turns: AtomicU64,
     pub(crate) decided: AtomicU64,
+    /// How many snapshots wait to be written.
+    pub(crate) saving: AtomicUsize,
+    pub(crate) snapshots: Arc<SnapshotGauge>,
     pub(crate) ignored: AtomicU64,
 }
 
@@ -136,7 +144,9 @@ pub(crate) struct ShardGauge {
 impl ShardGauge {
     /// Whether it has nothing in hand.
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0 && self.turns.load(Ordering::Relaxed) == 0
+        self.waiting.load(Ordering::Relaxed) == 0
+            && self.turns.load(Ordering::Relaxed) == 0
+            && self.saving.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -148,14 +158,23 @@ pub(crate) struct Shard<A: Aggregate> {
     commands: Receiver<Box<Incoming<A>>>,
     closing: watch::Receiver<bool>,
     settled: mpsc::Receiver<Settled<A>>,
-    found: mpsc::Receiver<Found<A>>,
+    reports: mpsc::Receiver<Report<A>>,
     errands: Errands<A>,
+    saves: Saves<A>,
     /// The streams that wait until turns on their way have come back.
     blocked: HashSet<StreamId>,
     /// How many commands wait in the queues of their aggregates.
     waiting: usize,
     started: Instant,
     gauge: Arc<ShardGauge>,
+}
+
+/// The snapshots that are to be written.
+struct Saves<A> {
+    /// The newest of each stream.
+    waiting: HashMap<StreamId, Due<A>>,
+    /// How many an errand has in hand. There is one such errand at a time.
+    running: usize,
 }
 
 /// One aggregate of the shard.
@@ -229,8 +248,13 @@ impl<A: Aggregate> Shard<A> {
         gauge: Arc<ShardGauge>,
     ) -> Self {
         let (settled_sender, settled) = mpsc::channel(MAX_TURNS as usize + 1);
-        let (found_sender, found) = mpsc::channel(MAX_FOUND);
-        let errands = Errands::new(decoder.clone(), found_sender);
+        let (report_sender, reports) = mpsc::channel(MAX_FOUND);
+        let keeper = Keeper::of_aggregate(
+            &gauge.snapshots,
+            #[cfg(feature = "personal")]
+            decoder.keys(),
+        );
+        let errands = Errands::new(decoder.clone(), keeper.clone(), report_sender);
         let durability = decoder.store().durability();
         let desk = Desk {
             #[cfg(feature = "personal")]
@@ -250,6 +274,8 @@ impl<A: Aggregate> Shard<A> {
             in_flight_order: VecDeque::new(),
             bytes: Vec::new(),
             decisions: 0,
+            keeper,
+            due: HashSet::new(),
         };
         Self {
             entries: HashMap::new(),
@@ -258,8 +284,9 @@ impl<A: Aggregate> Shard<A> {
             commands,
             closing,
             settled,
-            found,
+            reports,
             errands,
+            saves: Saves { waiting: HashMap::new(), running: 0 },
             blocked: HashSet::new(),
             waiting: 0,
             started: Instant::now(),
@@ -274,7 +301,11 @@ impl<A: Aggregate> Shard<A> {
         let every = self.limits.idle.clamp(Duration::from_millis(10), Duration::from_secs(40)) / 4;
         let mut sweep = tokio::time::interval(every);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !(drained && self.waiting == 0 && self.desk.turns_on_their_way() == 0) {
+        while !(drained
+            && self.waiting == 0
+            && self.desk.turns_on_their_way() == 0
+            && self.saves.running == 0)
+        {
             let may_take = !drained
                 && self.desk.turns_on_their_way() < MAX_TURNS
                 && self.waiting < MAX_WAITING;
@@ -282,7 +313,7 @@ impl<A: Aggregate> Shard<A> {
             tokio::select! {
                 biased;
                 Some(settled) = self.settled.recv() => self.settle(settled),
-                Some(found) = self.found.recv() => self.found(found),
+                Some(report) = self.reports.recv() => self.report(report),
                 () = closed(&mut self.closing), if !self.commands.is_closed() => {
                     self.commands.close();
                 }
@@ -294,8 +325,8 @@ impl<A: Aggregate> Shard<A> {
             while let Ok(settled) = self.settled.try_recv() {
                 self.settle(settled);
             }
-            while let Ok(found) = self.found.try_recv() {
-                self.found(found);
+            while let Ok(report) = self.reports.try_recv() {
+                self.report(report);
             }
             self.desk.now = self.desk.clock.now();
             let touched = self.millis();
@@ -305,7 +336,7 @@ impl<A: Aggregate> Shard<A> {
                 }
                 self.accept(incoming, touched);
             }
-            self.desk.hand_over();
+            self.hand_over();
             if tick || self.entries.len() > self.limits.live {
                 self.passivate();
             }
@@ -322,6 +353,8 @@ impl<A: Aggregate> Shard<A> {
         self.gauge.waiting.store(self.waiting, Ordering::Relaxed);
         self.gauge.turns.store(self.desk.turns_on_their_way(), Ordering::Relaxed);
         self.gauge.decided.store(self.desk.decisions, Ordering::Relaxed);
+        let saving = self.saves.waiting.len() + self.saves.running;
+        self.gauge.saving.store(saving, Ordering::Relaxed);
     }
 
     /// Decides a command, or lets it wait behind what its aggregate waits for.
@@ -404,8 +437,15 @@ impl<A: Aggregate> Shard<A> {
 
     /// A turn has come back.
     fn settle(&mut self, settled: Settled<A>) {
-        self.desk.settled = settled.turn.number;
-        self.desk.spare.push(settled.turn);
+        let mut turn = settled.turn;
+        self.desk.settled = turn.number;
+        for snapshot in turn.snapshots.drain(..) {
+            // One of a stream with a failure may have seen what is not in the log.
+            if settled.failures.iter().all(|failure| failure.stream != snapshot.stream) {
+                self.save(Due::Taken(snapshot));
+            }
+        }
+        self.desk.spare.push(turn);
         self.desk.forget_settled_ids();
         for failure in settled.failures {
             let Some(entry) = self.entries.get_mut(&failure.stream) else {
@@ -428,6 +468,16 @@ impl<A: Aggregate> Shard<A> {
         }
         for stream in std::mem::take(&mut self.blocked) {
             self.advance(&stream);
+        }
+    }
+
+    fn report(&mut self, report: Report<A>) {
+        match report {
+            Report::Found(found) => self.found(found),
+            Report::Saved => {
+                self.saves.running = 0;
+                self.write_snapshots();
+            }
         }
     }
 
@@ -498,9 +548,58 @@ impl<A: Aggregate> Shard<A> {
         let Some(unused_since) = unused_since else {
             return;
         };
-        self.entries.retain(|_, entry| {
+        let stays = |entry: &Entry<A>| {
             entry.touched > unused_since || entry.queue.is_some() || entry.last_turn > settled
+        };
+        let keeper = self.desk.keeper.as_ref();
+        let Some(keeper) = keeper.filter(|keeper| keeper.takes_passivated()) else {
+            self.entries.retain(|_, entry| stays(entry));
+            return;
+        };
+        let gone = self.entries.extract_if(|_, entry| !stays(entry));
+        let due = gone.filter_map(|(stream, entry)| {
+            let live = entry.live.filter(|live| keeper.is_due_on_passivation(live))?;
+            Some(Due::Passivated(stream, live))
         });
+        let due: Vec<_> = due.collect();
+        due.into_iter().for_each(|due| self.save(due));
+    }
+
+    /// Hands over what was decided, with the snapshots that are due.
+    fn hand_over(&mut self) {
+        if !self.desk.may_hand_over() {
+            return;
+        }
+        let Desk { keeper, due, open, .. } = &mut self.desk;
+        if let Some(keeper) = keeper {
+            // Now, and not when each of them became due: one for a stream is enough, and this turn holds the last of its commits.
+            for stream in due.drain() {
+                let live = self.entries.get(&stream).and_then(|entry| entry.live.as_ref());
+                open.snapshots.extend(live.and_then(|live| keeper.take(&stream, live)));
+            }
+        }
+        self.desk.hand_over();
+    }
+
+    /// Has a snapshot of a committed state written, after those that wait.
+    fn save(&mut self, due: Due<A>) {
+        // As many as may be live: those that come from the memory were in it before.
+        let has_room = self.saves.waiting.len() < self.limits.live;
+        if has_room || self.saves.waiting.contains_key(due.stream()) {
+            self.saves.waiting.insert(due.stream().clone(), due);
+        } else if let Some(keeper) = &self.desk.keeper {
+            keeper.failed(1);
+        }
+        self.write_snapshots();
+    }
+
+    /// Has the snapshots written that wait, unless some are being written.
+    fn write_snapshots(&mut self) {
+        if self.saves.running == 0 && !self.saves.waiting.is_empty() {
+            let due: Vec<_> = self.saves.waiting.drain().map(|(_, due)| due).collect();
+            self.saves.running = due.len();
+            self.errands.save(due);
+        }
     }
 }
 
@@ -531,6 +630,10 @@ struct Desk<A: Aggregate> {
     /// Where payloads are encoded.
     bytes: Vec<u8>,
     decisions: u64,
+    /// None if the aggregate has no snapshots.
+    keeper: Option<Keeper<A>>,
+    /// The streams with a commit in the turn that is being decided of which a snapshot is due.
+    due: HashSet<StreamId>,
 }
 
 impl<A: Aggregate> Desk<A> {
@@ -615,6 +718,14 @@ impl<A: Aggregate> Desk<A> {
                 return;
             }
             live.version = live.version.plus(events as u64);
+            if let Some(keeper) = &self.keeper {
+                let bytes = commit.events.iter().map(|event| event.payload.len()).sum();
+                live.since.add(events, bytes);
+                if keeper.is_due(live) {
+                    live.since = Since::default();
+                    self.due.insert(context.stream.clone());
+                }
+            }
             self.open.events.append(&mut self.events);
             commit.id = match incoming.lookup {
                 Lookup::Fresh => CommitId::Fresh(incoming.command_id),
@@ -667,12 +778,13 @@ impl<A: Aggregate> Desk<A> {
             .collect()
     }
 
-    /// Hands everything that was decided to the sequencer, unless too many turns are on their way: then it goes with the
-    /// next one that comes back.
+    /// Whether something was decided, and not too many turns are on their way: then it goes with the next one that comes back.
+    fn may_hand_over(&self) -> bool {
+        !self.open.decided.is_empty() && self.turns_on_their_way() < MAX_TURNS
+    }
+
+    /// Hands everything that was decided to the sequencer.
     fn hand_over(&mut self) {
-        if self.open.decided.is_empty() || self.turns_on_their_way() == MAX_TURNS {
-            return;
-        }
         let next = self.spare.pop().unwrap_or_else(|| {
             Box::new(DecidedTurn::new(
                 self.topic.clone(),

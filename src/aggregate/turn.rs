@@ -11,7 +11,7 @@ use crate::bus::Topic;
 use crate::command::{Outcome, Receipt, SendError};
 use crate::event::{Envelope, Recorded};
 use crate::sequencer::{self, Turn};
-use crate::store::{Commit, Durability, KnownCommand, Refused, StoreError};
+use crate::store::{Commit, Durability, KnownCommand, Refused, Snapshot, StoreError};
 use crate::stream::{StreamId, Version};
 
 /// A command that was decided, with what it became if its commit goes through.
@@ -35,6 +35,8 @@ pub(super) struct DecidedTurn<A: Aggregate> {
     pub(super) commits: Vec<Commit>,
     pub(super) decided: Vec<Decided<A>>,
     pub(super) events: Vec<A::Event>,
+    /// States of its streams as they are after it.
+    pub(super) snapshots: Vec<Snapshot>,
     ended: Vec<Ended<A>>,
     topic: Topic<Envelope<A::Event>>,
     durability: Durability,
@@ -77,6 +79,7 @@ impl<A: Aggregate> DecidedTurn<A> {
             commits: Vec::new(),
             decided: Vec::new(),
             events: Vec::new(),
+            snapshots: Vec::new(),
             ended: Vec::new(),
             topic,
             durability,

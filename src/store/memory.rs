@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::hash::Prehashed;
 use super::{
-    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
+    StoreError,
 };
 use crate::event::Recorded;
 use crate::id::CommandId;
@@ -17,8 +18,8 @@ use crate::stream::{Position, StreamId, Version};
 
 /// A log in memory, gone with the process: for tests, and for programs that need the framework but no durability.
 ///
-/// It keeps every event until it is dropped, about 250 bytes and the payload for each. All operations take one lock;
-/// a reader holds it for at most 512 events at a time.
+/// It keeps every event until it is dropped, about 250 bytes and the payload for each. All operations take one lock, those on
+/// snapshots another; a reader holds it for at most 512 events at a time.
 ///
 /// # Examples
 /// ```
@@ -32,6 +33,7 @@ use crate::stream::{Position, StreamId, Version};
 pub struct Memory {
     id: Uuid,
     log: RwLock<Log>,
+    snapshots: RwLock<Prehashed<StreamId, Snapshot>>,
     /// The keys of personal data live as long as the log.
     #[cfg(feature = "personal")]
     _keys: crate::personal::Keys,
@@ -88,6 +90,7 @@ impl Memory {
         Self {
             id,
             log: RwLock::default(),
+            snapshots: RwLock::default(),
             #[cfg(feature = "personal")]
             _keys: crate::personal::Keys::for_tests(id),
         }
@@ -119,6 +122,7 @@ impl Default for Memory {
         Self {
             id,
             log: RwLock::default(),
+            snapshots: RwLock::default(),
             #[cfg(feature = "personal")]
             _keys: crate::personal::Keys::in_memory(id),
         }
@@ -194,6 +198,23 @@ impl EventStore for Memory {
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         Ok(self.log.write().known(id))
+    }
+
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        Ok(self.snapshots.read().get(stream).cloned())
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        let mut kept = self.snapshots.write();
+        for snapshot in snapshots {
+            kept.insert(snapshot.stream.clone(), snapshot);
+        }
+        Ok(())
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        self.snapshots.write().clear();
+        Ok(())
     }
 
     fn durability(&self) -> Durability {

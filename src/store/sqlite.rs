@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! bank.db         the log: events, commands without events          append-only, no secondary index
+//!                 snapshots                                         may be deleted
 //! bank.index.db   where streams end, where commands stand           derived; may be deleted while the log is closed
 //! bank.views.db   the views of table projections                    derived; built anew if deleted
 //! bank.keys.db    the keys of personal data, if there is any         not derived: without it that data is gone
@@ -31,6 +32,7 @@ pub(crate) mod file;
 mod flusher;
 mod index;
 mod reader;
+mod snapshots;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -50,10 +52,12 @@ use self::file::{Files, Identity, Lock, failed};
 use self::flusher::{Flusher, Signals};
 use self::index::{IndexWriter, Indexed};
 use self::reader::Readers;
+use self::snapshots::Pending;
 use self::tail::{Generation, Secret, Tail, Through};
 use self::writer::{Writer, catch_up};
 use super::{
-    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
+    StoreError,
 };
 use crate::event::Recorded;
 use crate::id::CommandId;
@@ -108,6 +112,7 @@ struct Shared {
     /// The position of the last event that readers may see. Set while the tail is locked.
     head: AtomicU64,
     signals: Signals,
+    snapshots: Pending,
 }
 
 impl Sqlite {
@@ -181,6 +186,7 @@ impl SqliteOptions {
             tail: RwLock::new(Tail::new(self.tail, Generation::default(), Uuid::nil())),
             head: AtomicU64::new(0),
             signals: Signals::default(),
+            snapshots: Pending::default(),
         });
         let through = shared.load(&log, &mut index, indexed)?;
         let flusher =
@@ -226,6 +232,21 @@ impl EventStore for Sqlite {
         self.readers.command(id)
     }
 
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.readers.snapshot(stream)
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        if self.shared.snapshots.add(snapshots) {
+            return self.writer.lock().write_snapshots();
+        }
+        Ok(())
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        self.writer.lock().delete_snapshots()
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }
@@ -240,6 +261,17 @@ impl EventStore for Sqlite {
 
     fn keys_beside(&self) -> Option<PathBuf> {
         Some(self.shared.files.keys.clone())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.get_mut().write_snapshots() {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last snapshots cannot be written and are dropped"
+            );
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::event::{Header, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId};
 use crate::store::{
-    Commit, Committed, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, EventStore, Filter, KnownCommand, Page, Refused, Snapshot, StoreError,
 };
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 
@@ -49,6 +49,7 @@ pub fn store_contract<S: EventStore>(make: impl Fn() -> S) {
     a_long_stream_among_others_is_read_in_order(&make());
     a_reader_may_break_off_and_come_back_to_the_store(&make());
     readers_see_whole_commits_and_a_prefix(&make());
+    snapshots_come_back_as_they_were_or_not_at_all(&make());
 }
 
 fn an_empty_store_answers_every_question(store: &impl EventStore) {
@@ -58,6 +59,8 @@ fn an_empty_store_answers_every_question(store: &impl EventStore) {
     same("page after the end", page(store, 7, &Filter::All, 10), (vec![], 7));
     same("command", ok(store.find_command(CommandId::fresh())), None);
     same("empty group", ok(store.commit(&mut [])).len(), 0);
+    same("snapshot", ok(store.load_snapshot(&stream("none", "1"))), None);
+    ok(store.delete_snapshots());
     same("log id", store.log_id(), store.log_id());
 }
 
@@ -436,6 +439,49 @@ fn a_reader_may_break_off_and_come_back_to_the_store(store: &impl EventStore) {
         }));
         same("broke off", seen, wanted);
     }
+}
+
+/// A store may keep none: then it never answers with one.
+fn snapshots_come_back_as_they_were_or_not_at_all(store: &impl EventStore) {
+    let streams: Vec<_> = (0..1_500).map(|id| stream("thing", &id.to_string())).collect();
+    let snapshot = |id: &StreamId, version: u64, state: &str| {
+        Snapshot::new(id.clone(), Version::new(version), [7; 16], state.as_bytes())
+    };
+    let of = |id: &StreamId, expected: Snapshot| match ok(store.load_snapshot(id)) {
+        Some(found) => {
+            same("snapshot", found, expected);
+            1
+        }
+        None => 0,
+    };
+    for id in &streams {
+        accepted(&one(store, append(id, 1)));
+    }
+    // More than a store lets wait, if it does.
+    let all = |version, state: &str| {
+        streams.iter().map(|id| snapshot(id, version, state)).collect::<Vec<_>>()
+    };
+    ok(store.save_snapshots(all(1, "1")));
+    ok(store.save_snapshots(all(1, r#"{"cents":1}"#)));
+    let count =
+        |state: &str| -> usize { streams.iter().map(|id| of(id, snapshot(id, 1, state))).sum() };
+    let kept = count(r#"{"cents":1}"#);
+    same("all or none", kept == 0 || kept == streams.len(), true);
+    // Whatever the store writes, the last one that was saved is the one that is loaded.
+    let id = stream("thing", "1");
+    for version in 2..5 {
+        let state = version.to_string();
+        ok(store.save_snapshots(vec![snapshot(&id, version, "0"), snapshot(&id, version, &state)]));
+        same("newest", of(&id, snapshot(&id, version, &state)), kept.min(1));
+        accepted(&one(store, append(&id, 1)));
+        same("written", of(&id, snapshot(&id, version, &state)), kept.min(1));
+    }
+    same("events", read(store, &id, 0).len(), 4);
+    ok(store.delete_snapshots());
+    same("deleted", streams.iter().filter_map(|id| ok(store.load_snapshot(id))).count(), 0);
+    ok(store.save_snapshots(vec![snapshot(&id, 4, "4")]));
+    same("saved again", of(&id, snapshot(&id, 4, "4")), kept.min(1));
+    same("events", read(store, &id, 0).len(), 4);
 }
 
 fn readers_see_whole_commits_and_a_prefix(store: &impl EventStore) {

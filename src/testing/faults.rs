@@ -15,7 +15,8 @@ use uuid::Uuid;
 use crate::event::Recorded;
 use crate::id::CommandId;
 use crate::store::{
-    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, StoreError,
+    Commit, Committed, Durability, EventStore, Filter, KnownCommand, Page, Refused, Snapshot,
+    StoreError,
 };
 use crate::stream::{Position, StreamId, Version};
 
@@ -78,6 +79,10 @@ pub enum Operation {
     ReadLog,
     /// [`EventStore::find_command`].
     FindCommand,
+    /// [`EventStore::load_snapshot`].
+    LoadSnapshot,
+    /// [`EventStore::save_snapshots`].
+    SaveSnapshots,
 }
 
 /// How an operation fails.
@@ -501,6 +506,19 @@ impl<S: EventStore + ?Sized> EventStore for Faulty<S> {
 
     fn find_command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
         self.obey(Operation::FindCommand, None, || self.store.find_command(id))
+    }
+
+    fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        self.obey(Operation::LoadSnapshot, Some(stream), || self.store.load_snapshot(stream))
+    }
+
+    fn save_snapshots(&self, snapshots: Vec<Snapshot>) -> Result<(), StoreError> {
+        self.obey(Operation::SaveSnapshots, None, || self.store.save_snapshots(snapshots))
+    }
+
+    fn delete_snapshots(&self) -> Result<(), StoreError> {
+        self.lives()?;
+        self.store.delete_snapshots()
     }
 
     fn durability(&self) -> Durability {

@@ -133,7 +133,9 @@ fn debug<'a>(
 
 fn event_set(model: &Model) -> TokenStream {
     let Model { events, krate, category, .. } = model;
-    let types = model.applied.iter().map(|applied| &applied.event);
+    let types = || model.applied.iter().map(|applied| &applied.event);
+    let schemas = schemas(krate, types());
+    let types = types();
     let names = quote!(&[#(#krate::__private::name::<#types>()),*]);
     let match_each = |binding: TokenStream, arm: &dyn Fn(usize, &syn::Type) -> TokenStream| {
         if model.applied.is_empty() {
@@ -187,6 +189,7 @@ fn event_set(model: &Model) -> TokenStream {
                 #(#decode)*
                 ::core::result::Result::Err(#krate::__private::unknown_name::<Self>(__name))
             }
+            #schemas
         }
         #[automatically_derived]
         impl<__R> #krate::IntoDecision<#events, __R> for #events {
@@ -197,6 +200,20 @@ fn event_set(model: &Model) -> TokenStream {
                 __events.push(self);
                 ::core::result::Result::Ok(())
             }
+        }
+    }
+}
+
+fn schemas<'a>(krate: &syn::Path, events: impl Iterator<Item = &'a syn::Type>) -> TokenStream {
+    // Asks whether the event has a JSON Schema, without a demand that it has one.
+    let each = events.map(|event| {
+        quote!(#krate::__private::schema::<#event>(#krate::__private::Probe::<#event>::json_schema()))
+    });
+    quote! {
+        fn schemas() -> #krate::__private::Vec<#krate::EventSchema> {
+            #[allow(unused_imports)]
+            use #krate::__private::HasNoJsonSchema as _;
+            #krate::__private::Vec::from([#(#each),*])
         }
     }
 }
@@ -304,6 +321,8 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
         quote!(match __command { #(#command_names,)* #(#heard_names,)* })
     };
     let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
+    let snapshots = model.snapshot.as_ref().filter(|_| complete);
+    let snapshots = snapshots.map(|snapshot| snapshot.method(krate));
     let unknown = model.unknown.as_ref().map(|policy| {
         quote! {
             fn unknown_events() -> #krate::UnknownEvents {
@@ -337,6 +356,7 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             }
             #unknown
             #subscribe
+            #snapshots
         }
     }
 }

@@ -50,7 +50,8 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;";
 
-/// What format 2 has beside the tables of format 1. A snapshot may be deleted at any time.
+/// What format 2 has beside the tables of format 1. A snapshot may be deleted at any time; `shape` holds the shape of its state
+/// and a hash of the row.
 const SINCE_2: &str = "
     CREATE TABLE snapshots (
         stream TEXT NOT NULL UNIQUE,

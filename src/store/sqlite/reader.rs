@@ -15,12 +15,13 @@ use uuid::Uuid;
 use super::Shared;
 use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
-use super::tail::{Head, Place};
+use super::snapshots;
+use super::tail::Place;
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::event::{Header, Metadata, Recorded};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
-use crate::store::{Filter, KnownCommand, Page, StoreError};
+use crate::store::{Filter, KnownCommand, Page, Snapshot, StoreError};
 use crate::stream::{Position, StreamId, Version};
 
 /// Selects the columns that [`decode`] reads.
@@ -40,6 +41,14 @@ const CHUNK: usize = 256;
 
 /// How many events a filter looks through in one go; the same reason.
 const WINDOW: u64 = 65_536;
+
+/// Up to how many events a walk brings home whole, and how many bytes of payloads: it meets each page once then, and not again on
+/// the way forwards. A longer stream would be read again for each stretch that its reader folds.
+const WHOLE: u64 = 2_048;
+const WHOLE_BYTES: usize = 1 << 20;
+
+/// How many positions are looked up in one view of the log.
+const STEPS: u64 = 16_384;
 
 /// How many rows the walk along a stream steps over instead of seeking: a step takes a quarter of the time.
 const NEAR: u64 = 4;
@@ -91,19 +100,10 @@ impl Readers {
         after: Version,
         each: &mut dyn FnMut(Recorded) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let mut left = match self.with(|shared, reader| reader.walk(shared, stream, after))? {
-            Walked::Rows(mut rows) => {
-                while let Some(event) = rows.pop() {
-                    if each(event).is_break() {
-                        break;
-                    }
-                }
-                return Ok(());
-            }
-            Walked::Positions(positions) => positions,
-        };
+        let walked = self.with(|shared, reader| reader.walk(shared, stream, after))?;
+        let Walked { rows: mut newest, positions: mut left } = walked;
         let mut version = after;
-        let mut rows = Vec::with_capacity(CHUNK);
+        let mut rows = Vec::with_capacity(left.len().min(CHUNK));
         while !left.is_empty() {
             let rest = left.len().saturating_sub(CHUNK);
             let next = left.split_off(rest);
@@ -117,6 +117,11 @@ impl Readers {
                 }
             }
         }
+        while let Some(event) = newest.pop() {
+            if each(event).is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -127,6 +132,16 @@ impl Readers {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.with(|shared, reader| reader.page(shared, after.as_u64(), filter, limit))
+    }
+
+    pub(super) fn snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, StoreError> {
+        // In this order: what leaves the memory is in the table before.
+        if let Some(pending) = self.shared.snapshots.get(stream) {
+            return Ok(Some(pending));
+        }
+        self.with(|shared, reader| {
+            snapshots::select(&reader.log, shared.secret, &shared.files.log, stream)
+        })
     }
 
     pub(super) fn command(&self, id: CommandId) -> Result<Option<KnownCommand>, StoreError> {
@@ -144,11 +159,12 @@ impl Readers {
 }
 
 /// What a walk back along a stream brings home, the last one first.
-enum Walked {
-    /// The events themselves: few enough to be kept at once.
-    Rows(Vec<Recorded>),
-    /// Their positions.
-    Positions(Vec<u64>),
+#[derive(Default)]
+struct Walked {
+    /// The newest events: as many as may be kept at once.
+    rows: Vec<Recorded>,
+    /// The positions of those before them.
+    positions: Vec<u64>,
 }
 
 impl Reader {
@@ -168,72 +184,38 @@ impl Reader {
                 .map_err(|error| failed(&shared.files.index, error))?
                 .unwrap_or_default(),
         };
-        let count = after.behind(Version::new(head.version)) as usize;
+        let count = after.behind(Version::new(head.version));
         let path = &shared.files.log;
-        if count > CHUNK {
-            return self.positions(path, head, count).map(Walked::Positions);
-        }
-        let refused = |error| failed(path, error);
-        let mut rows = Vec::with_capacity(count);
-        let mut position = head.position;
-        // One view for all rows: the locks of a view cost as much as a row.
-        let view = View::of(&self.log, count > 1).map_err(refused)?;
-        for version in (after.as_u64() + 1..=head.version).rev() {
-            let mut select =
-                self.log.prepare_cached(select!("WHERE position = ?")).map_err(refused)?;
-            let mut found = select.query([position as i64]).map_err(refused)?;
-            let row = found.next().map_err(refused)?;
-            let row = row.ok_or_else(|| missing(path, position))?;
-            let (event, previous) = decode(row, Some(stream), &mut self.names, path)?;
-            check_place(&event, stream, version, path)?;
-            rows.push(event);
-            position = previous;
-        }
-        view.end().map_err(refused)?;
-        Ok(Walked::Rows(rows))
-    }
-
-    /// The positions of the last `count` events of a stream, the last one first.
-    fn positions(&self, path: &Path, head: Head, count: usize) -> Result<Vec<u64>, StoreError> {
-        let refused = |error| failed(path, error);
-        let mut positions = Vec::with_capacity(count);
+        let mut walked = Walked::default();
         let mut target = head.position;
-        let mut select = self
-            .log
-            .prepare_cached(
-                "SELECT position, previous FROM events WHERE position <= ? ORDER BY position DESC",
-            )
-            .map_err(refused)?;
-        while positions.len() < count {
-            let mut rows = select.query([target as i64]).map_err(refused)?;
-            loop {
-                let row = rows.next().map_err(refused)?;
-                let row = row.ok_or_else(|| missing(path, target))?;
-                let position = number(row, 0, path)?;
-                if position > target {
-                    continue;
-                }
-                if position < target {
-                    return Err(missing(path, target));
-                }
-                positions.push(position);
-                if positions.len() == count {
-                    break;
-                }
-                let previous = number(row, 1, path)?;
-                if previous == 0 || previous >= position {
-                    let what = format!(
-                        "the event at position {position} names position {previous} as the one before it in its stream"
-                    );
-                    return Err(damaged(path, what));
-                }
-                target = previous;
-                if position - previous > NEAR {
-                    break;
-                }
-            }
+        if count <= WHOLE {
+            walked.rows.reserve_exact(count as usize);
+            let (names, rows, mut bytes) = (&mut self.names, &mut walked.rows, 0);
+            let mut version = head.version;
+            let select = select!("WHERE position <= ? ORDER BY position DESC");
+            target = back(&self.log, path, select, 3, target, count, &mut |row, _| {
+                let (event, _) = decode(row, Some(stream), names, path)?;
+                check_place(&event, stream, version, path)?;
+                version -= 1;
+                bytes += event.payload.len();
+                rows.push(event);
+                Ok(bytes < WHOLE_BYTES)
+            })?;
         }
-        Ok(positions)
+        let mut left = count - walked.rows.len() as u64;
+        walked.positions.reserve_exact(left as usize);
+        while left > 0 {
+            let steps = left.min(STEPS);
+            let select =
+                "SELECT position, previous FROM events WHERE position <= ? ORDER BY position DESC";
+            let positions = &mut walked.positions;
+            target = back(&self.log, path, select, 1, target, steps, &mut |_, position| {
+                positions.push(position);
+                Ok(true)
+            })?;
+            left -= steps;
+        }
+        Ok(walked)
     }
 
     /// Reads the events at `positions` (the last one first) into `events` (the first one first).
@@ -412,6 +394,62 @@ impl Reader {
         };
         find().map(|position| missing(path, position)).map_err(|error| failed(path, error))
     }
+}
+
+/// Walks back along a stream from its event at `target`, over `count` events or until `each` says that it was the last.
+/// Returns the position of the event before those.
+///
+/// `select` reads rows from a position downwards, with `previous` in column `previous`.
+fn back(
+    log: &Connection,
+    path: &Path,
+    select: &str,
+    previous: usize,
+    mut target: u64,
+    count: u64,
+    each: &mut dyn FnMut(&Row<'_>, u64) -> Result<bool, StoreError>,
+) -> Result<u64, StoreError> {
+    let refused = |error| failed(path, error);
+    // One view for all rows: the locks of a view cost as much as a row.
+    let view = View::of(log, count > 1).map_err(refused)?;
+    let mut left = count;
+    {
+        let mut select = log.prepare_cached(select).map_err(refused)?;
+        while left > 0 {
+            let mut rows = select.query([target as i64]).map_err(refused)?;
+            loop {
+                let row = rows.next().map_err(refused)?;
+                let row = row.ok_or_else(|| missing(path, target))?;
+                let position = number(row, 0, path)?;
+                if position > target {
+                    continue;
+                }
+                if position < target {
+                    return Err(missing(path, target));
+                }
+                let goes_on = each(row, position)?;
+                target = number(row, previous, path)?;
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+                if target == 0 || target >= position {
+                    let what = format!(
+                        "the event at position {position} names position {target} as the one before it in its stream"
+                    );
+                    return Err(damaged(path, what));
+                }
+                if !goes_on {
+                    left = 0;
+                }
+                if left == 0 || position - target > NEAR {
+                    break;
+                }
+            }
+        }
+    }
+    view.end().map_err(refused)?;
+    Ok(target)
 }
 
 /// A filter as a condition of SQL, with the values of its parameters.

@@ -185,6 +185,107 @@ fn an_index_says_through_which_event_it_has_come() {
     );
 }
 
+#[test]
+fn snapshots_go_along_with_the_next_group_and_take_no_transaction_of_their_own() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    one(&log, append("1", 1, 10)).unwrap();
+    log.save_snapshots(vec![snapshot("1", 1), snapshot("2", 1)]).unwrap();
+    assert_eq!(rows(&path), 0);
+    assert_eq!(log.load_snapshot(&stream("1")).unwrap(), Some(snapshot("1", 1)));
+    one(&log, append("1", 1, 10)).unwrap();
+    assert_eq!(rows(&path), 2);
+    assert!(log.shared.snapshots.all().is_empty());
+    assert_eq!(log.load_snapshot(&stream("1")).unwrap(), Some(snapshot("1", 1)));
+    // Those that still wait are written when the log is closed.
+    log.save_snapshots(vec![snapshot("3", 1)]).unwrap();
+    drop(log);
+    assert_eq!(rows(&path), 3);
+}
+
+#[test]
+fn snapshots_that_wait_are_bounded() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    let many = |count: u32| (0..count).map(|id| snapshot(&id.to_string(), 1)).collect();
+    log.save_snapshots(many(1_024)).unwrap();
+    assert_eq!(rows(&path), 0);
+    log.save_snapshots(many(1_025)).unwrap();
+    assert_eq!((rows(&path), log.shared.snapshots.all().len()), (1_025, 0));
+    let large = Snapshot::new(stream("large"), Version::new(1), [0; 16], vec![b' '; 9 << 20]);
+    log.save_snapshots(vec![large]).unwrap();
+    assert_eq!((rows(&path), log.shared.snapshots.all().len()), (1_026, 0));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_fails_no_commit() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    with_writer(&log, |conn| {
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON snapshots BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        conn.execute_batch(refuse).unwrap();
+    });
+    log.save_snapshots(vec![snapshot("1", 1)]).unwrap();
+    assert_eq!(one(&log, append("1", 2, 10)).unwrap(), 2);
+    assert_eq!((read(&log, "1"), rows(&path)), (2, 0));
+    // It is not tried for ever.
+    assert_eq!(log.load_snapshot(&stream("1")).unwrap(), None);
+    with_writer(&log, |conn| conn.execute_batch("DROP TRIGGER refuse").unwrap());
+    // Nor does one that finds no room, where the events do.
+    with_writer(&log, |conn| {
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        conn.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
+    });
+    let large = Snapshot::new(stream("1"), Version::new(2), [0; 16], vec![b' '; 100_000]);
+    log.save_snapshots(vec![large]).unwrap();
+    assert_eq!(one(&log, append("1", 1, 10)).unwrap(), 3);
+    assert_eq!((read(&log, "1"), rows(&path)), (3, 0));
+}
+
+#[test]
+fn a_snapshot_that_was_changed_is_damaged() {
+    for change in [
+        "version = 2",
+        "version = -1",
+        "version = 'two'",
+        "stream = 'thing-2'",
+        "shape = zeroblob(24)",
+        "shape = X'00'",
+        "state = state || ' '",
+        "state = X'00'",
+        "state = 7",
+    ] {
+        let (_directory, path) = place();
+        let log = Sqlite::open(&path).unwrap();
+        log.save_snapshots(vec![snapshot("1", 1)]).unwrap();
+        one(&log, append("1", 1, 10)).unwrap();
+        let id = if change.starts_with("stream") { "2" } else { "1" };
+        with_writer(&log, |conn| {
+            if conn.execute(&format!("UPDATE snapshots SET {change}"), []).is_err() {
+                conn.execute("UPDATE snapshots SET state = ''", []).unwrap();
+            }
+        });
+        let error = log.load_snapshot(&stream(id)).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{change}: {error:?}");
+        assert!(error.to_string().contains(&format!("thing-{id}")), "{error}");
+        // The next one takes its place.
+        log.save_snapshots(vec![snapshot(id, 2)]).unwrap();
+        one(&log, append("1", 1, 10)).unwrap();
+        assert_eq!(log.load_snapshot(&stream(id)).unwrap(), Some(snapshot(id, 2)));
+    }
+}
+
+fn snapshot(id: &str, version: u64) -> Snapshot {
+    Snapshot::new(stream(id), Version::new(version), [7; 16], *b"{}")
+}
+
+/// How many snapshots are in the file.
+fn rows(path: &Path) -> u64 {
+    let conn = Connection::open(path).unwrap();
+    let rows: i64 = conn.query_row("SELECT count(*) FROM snapshots", [], |row| row.get(0)).unwrap();
+    rows as u64
+}
+
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log.db");

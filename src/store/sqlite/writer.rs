@@ -16,11 +16,12 @@ use super::Shared;
 use super::file::{self, damaged, failed, own_id};
 use super::index::Index;
 use super::reader::known;
-use super::tail::{Generation, Head, Place, StreamKey, Through, is_v7};
+use super::snapshots;
+use super::tail::{Generation, Head, Place, Secret, StreamKey, Through, is_v7};
 use crate::event::Recorded;
 use crate::id::CommandId;
 use crate::store::hash::Prehashed;
-use crate::store::{Commit, Committed, Durability, KnownCommand, Refused, StoreError};
+use crate::store::{Commit, Committed, Durability, KnownCommand, Refused, Snapshot, StoreError};
 use crate::stream::{Position, StreamId, Version};
 
 const INSERT_EVENT: &str = "INSERT INTO events (position, stream, version, previous, name, schema_version, time, \
@@ -265,16 +266,70 @@ impl Writer {
         let Some(log) = &self.log else {
             return Ok(());
         };
-        let Err(error) = self.group.write(log, commits, outcomes, self.through.bare) else {
+        let mut snapshots = self.shared.snapshots.all();
+        loop {
+            let write = |log: &_| self.group.write(log, commits, outcomes, self.through.bare);
+            let written = transaction(log, self.shared.secret, &snapshots, write);
+            let Err(Failure { error, of_snapshots }) = written else {
+                self.shared.snapshots.remove(&snapshots);
+                return Ok(());
+            };
+            let is_clean = log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok();
+            let error = failed(&self.shared.files.log, error);
+            let is_harmless =
+                matches!(error, StoreError::Full { .. } | StoreError::ReadOnly { .. });
+            if is_clean && !snapshots.is_empty() && (of_snapshots || is_harmless) {
+                // It may go without them.
+                warn_dropped(&error, snapshots.len());
+                self.shared.snapshots.remove(&std::mem::take(&mut snapshots));
+                continue;
+            }
+            if !(is_clean && is_harmless) {
+                self.log = None;
+            }
+            return Err(error);
+        }
+    }
+
+    /// Writes the snapshots that wait in a transaction of their own.
+    ///
+    /// # Errors
+    /// Why they cannot be written; then they are dropped.
+    pub(super) fn write_snapshots(&mut self) -> Result<(), StoreError> {
+        self.recover()?;
+        let snapshots = self.shared.snapshots.all();
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        let secret = self.shared.secret;
+        let written = self.alone(|log| snapshots::insert(log, secret, &snapshots));
+        self.shared.snapshots.remove(&snapshots);
+        written
+    }
+
+    pub(super) fn delete_snapshots(&mut self) -> Result<(), StoreError> {
+        self.recover()?;
+        let snapshots = self.shared.snapshots.all();
+        self.alone(snapshots::delete)?;
+        self.shared.snapshots.remove(&snapshots);
+        Ok(())
+    }
+
+    /// One transaction for snapshots alone.
+    fn alone(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let Some(log) = &self.log else {
             return Ok(());
         };
-        let is_clean = log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok();
-        let error = failed(&self.shared.files.log, error);
-        let is_harmless = matches!(error, StoreError::Full { .. } | StoreError::ReadOnly { .. });
-        if !(is_clean && is_harmless) {
+        let Err(Failure { error, .. }) = transaction(log, self.shared.secret, &[], work) else {
+            return Ok(());
+        };
+        if !(log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok()) {
             self.log = None;
         }
-        Err(error)
+        Err(failed(&self.shared.files.log, error))
     }
 
     /// Shows the group to readers: all of it in one step.
@@ -345,7 +400,6 @@ impl Group {
         outcomes: &Outcomes,
         bare: u64,
     ) -> rusqlite::Result<()> {
-        log.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
         {
             let mut insert = log.prepare_cached(INSERT_EVENT)?;
             let accepted = commits
@@ -369,8 +423,46 @@ impl Group {
                 ])?;
             }
         }
-        log.prepare_cached("COMMIT")?.raw_execute().map(drop)
+        Ok(())
     }
+}
+
+/// Why a transaction was not written.
+struct Failure {
+    error: rusqlite::Error,
+    /// It was a snapshot that could not be written.
+    of_snapshots: bool,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self { error, of_snapshots: false }
+    }
+}
+
+/// Does `work` and writes `snapshots` in one transaction; leaves it open if something fails.
+fn transaction(
+    log: &Connection,
+    secret: Secret,
+    snapshots: &[Snapshot],
+    work: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), Failure> {
+    log.prepare_cached("BEGIN IMMEDIATE")?.raw_execute()?;
+    work(log)?;
+    if !snapshots.is_empty() {
+        snapshots::insert(log, secret, snapshots)
+            .map_err(|error| Failure { error, of_snapshots: true })?;
+    }
+    log.prepare_cached("COMMIT")?.raw_execute()?;
+    Ok(())
+}
+
+fn warn_dropped(error: &StoreError, snapshots: usize) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        snapshots,
+        "snapshots cannot be written and are dropped"
+    );
 }
 
 fn insert_event(
