@@ -46,7 +46,7 @@
 //! Giving a subject a new key, and handing a subject all that is kept of it, are not part of this.
 //!
 //! # What it costs
-//! Sealing and opening a short value takes one or two microseconds beside the JSON of its event. The first value of a subject adds a key,
+//! Sealing or opening a short value takes a few microseconds beside the JSON of its event. The first value of a subject adds a key,
 //! which must be durable before the event is: with [`Durability::Fsync`](crate::Durability) a group of commits that brings new subjects takes a second sync of
 //! the disk. An app without personal data opens no file and pays nothing.
 //!
