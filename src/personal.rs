@@ -46,7 +46,7 @@
 //! Giving a subject a new key, and handing a subject all that is kept of it, are not part of this.
 //!
 //! # What it costs
-//! Sealing and opening a short value takes one or two microseconds beside the JSON of its event. The first value of a subject adds a key,
+//! Sealing or opening a short value takes a few microseconds beside the JSON of its event. The first value of a subject adds a key,
 //! which must be durable before the event is: with [`Durability::Fsync`](crate::Durability) a group of commits that brings new subjects takes a second sync of
 //! the disk. An app without personal data opens no file and pays nothing.
 //!
@@ -165,6 +165,7 @@ use crate::clock::Clock;
 use crate::command::Receipt;
 use crate::event::{Envelope, Event};
 use crate::sequencer::SequencerGauge;
+use crate::shape::{Describing, Field, Form, Shape};
 use crate::store::{Durability, StoreError};
 use crate::stream::InvalidStreamId;
 
@@ -570,6 +571,14 @@ impl<T: DeserializeOwned> Inner<T> {
     }
 }
 
+/// What was sealed has a shape, too: another one cannot be read.
+impl<T: Shape> Shape for Personal<T> {
+    fn form(describing: &mut Describing) -> Form {
+        let sealed = Field::new("sealed", T::form(describing));
+        Form::fields(vec![sealed, Field::new("subject", Form::Text)])
+    }
+}
+
 /// A sealed value as it stands in a payload of JSON.
 #[cfg(feature = "schemars")]
 impl<T> schemars::JsonSchema for Personal<T> {
@@ -595,7 +604,7 @@ struct Fields;
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
+enum Name {
     Subject,
     Sealed,
     #[serde(other)]
@@ -613,9 +622,9 @@ impl<'de> Visitor<'de> for Fields {
         let (mut subject, mut sealed) = (None, None);
         while let Some(field) = map.next_key()? {
             match field {
-                Field::Subject => subject = Some(map.next_value()?),
-                Field::Sealed => sealed = Some(map.next_value::<Text<Vec<u8>>>()?.0),
-                Field::Other => {
+                Name::Subject => subject = Some(map.next_value()?),
+                Name::Sealed => sealed = Some(map.next_value::<Text<Vec<u8>>>()?.0),
+                Name::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use people::*;
 use tidings::{
     App, Filter, ForgetError, Memory, Outcome, Personal, Position, SealError, SendError, Sqlite,
-    SubjectEvent,
+    StreamId, SubjectEvent,
 };
 
 /// In no file by chance.
@@ -189,6 +189,10 @@ async fn in_files_and_over_a_restart() {
     drop(app);
 
     let app = people(Sqlite::open(&path).unwrap()).start().await.unwrap();
+    // Its state is in a snapshot, sealed as its events are.
+    let stream = StreamId::new("customer", "7").unwrap();
+    let snapshot = app.store().load_snapshot(&stream).unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&snapshot.state).contains(r#""subject":"c-7","sealed":"A"#));
     check_forgotten(&app, receipt.position).await;
     let again = app.forget("c-7").await.unwrap();
     assert_eq!((again.outcome, again.position), (Outcome::AlreadyKnown, receipt.position));

@@ -242,7 +242,7 @@ impl Form {
     }
 
     /// The form of a struct of these fields.
-    pub(super) fn fields(fields: Vec<Field>) -> Self {
+    pub(crate) fn fields(fields: Vec<Field>) -> Self {
         fields.into_iter().fold(StructForm::new(), StructForm::field).done()
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{Connection, Result as Sql, params};
 use tidings::{
-    App, AppBuilder, Command, Event, EventStore, Header, Personal, PersonalError, SendError,
+    App, AppBuilder, Command, Event, EventStore, Header, Personal, PersonalError, SendError, Shape,
     Sqlite, SubjectForgotten, aggregate, projection,
 };
 
@@ -66,13 +66,13 @@ pub(crate) struct Answer {
     pub(crate) tier: u32,
 }
 
-#[derive(Default, Clone, Debug, PartialEq)]
+#[derive(Default, Clone, Debug, PartialEq, Shape, Serialize, Deserialize)]
 pub(crate) struct Customer {
     name: Option<Personal<String>>,
     tier: u32,
 }
 
-#[aggregate(category = "customer", events = CustomerEvent, error = Answer)]
+#[aggregate(category = "customer", events = CustomerEvent, error = Answer, snapshot(every = 1))]
 impl Customer {
     #[command]
     fn join(&self, command: Join) -> Joined {

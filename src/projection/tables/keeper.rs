@@ -82,8 +82,9 @@ impl<P: Projection> TableKeeper<P> {
         replayed: Position,
     ) -> Result<(Self, Shelved), StoreError> {
         let (mut keeper, shelved, _) = Self::open(projection, &shadow.0, &shadow.0, declared)?;
+        // Its rows are copied out of it one by one, and with it goes what it has deleted.
         let settings = "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;
-                        PRAGMA cache_size = -65536;";
+                        PRAGMA cache_size = -65536; PRAGMA secure_delete = OFF;";
         let connection = &keeper.target.connection;
         connection.execute_batch(settings).map_err(|error| shadow.0.failed(error))?;
         keeper.replayed = replayed;
