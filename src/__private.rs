@@ -3,9 +3,15 @@
 //! The functions ask for [`MemberOf`] and [`SentTo`], which the macros implement, instead of the derived traits above
 //! them: a type that lacks its derive is then one error at that implementation, and none at each of these calls.
 
+mod upcasting;
+
 pub use std::sync::Arc;
 pub use std::vec::Vec;
 
+pub use self::upcasting::{
+    Line, alone, before, concat, former_names, has_steps, is, is_before, is_current, is_new_line,
+    line, payload, read_as, reader, stored, total, typed, unknown_version, untyped, upcast,
+};
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
 use crate::event::{DecodeError, EventSet, MemberOf, decode_event};

@@ -43,7 +43,7 @@ pub struct CodecError {
 }
 
 impl CodecError {
-    fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { source: Box::new(source) }
     }
 }

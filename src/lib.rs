@@ -52,8 +52,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSet, Header, MemberOf, Metadata, Neighbours, ReadAs,
-    Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSet, Header, Json, MemberOf, Metadata, Neighbours, ReadAs,
+    Recorded, TransientEvent, Upcasts, decode_event,
 };
 pub use http::{InvalidReadToken, ReadToken};
 pub use id::{CausationId, CommandId, CorrelationId, DeliveryId, EventId};
@@ -87,5 +87,5 @@ pub use subscriber::{EventSubscriber, SubscriberStatus, Subscriptions};
 pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
-    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber,
+    Command, Event, Query, TransientEvent, aggregate, projection, reactor, subscriber, upcasts,
 };

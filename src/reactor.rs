@@ -56,7 +56,7 @@ pub(crate) use self::engine::{Engine, Wiring};
 use self::route::{Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes};
 use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
-use crate::event::{Event, EventSet, Header, MemberOf, Recorded};
+use crate::event::{Claim, Event, EventSet, Header, MemberOf, Recorded, claim};
 use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
@@ -235,7 +235,7 @@ pub struct Reactions<R> {
 /// The handler of one type of event. An event goes through it as its set, whose type it knows by itself.
 struct Reaction<R> {
     name: &'static str,
-    set: (TypeId, &'static [&'static str]),
+    set: Claim,
     heard: Reference,
     /// Its index in the set.
     index: usize,
@@ -245,6 +245,13 @@ struct Reaction<R> {
     key: Option<Box<KeyOf>>,
     limit: Limit,
     live_only: bool,
+}
+
+impl<R> Reaction<R> {
+    /// Whether it is the one to `E`. Its name does not tell: two events of one set may be versions of the same.
+    fn is<E: MemberOf>(&self) -> bool {
+        self.set.0 == TypeId::of::<E::Set>() && self.index == E::INDEX
+    }
 }
 
 type Call<R> = dyn Fn(Arc<Bound<R>>, Arc<Decoded>, Delivery) -> Attempting + Send + Sync;
@@ -368,13 +375,13 @@ impl<R: Reactor> Reactions<R> {
         call: impl Fn(Arc<Bound<R>>, Arc<Decoded>, Delivery) -> Attempting + Send + Sync + 'static,
     ) -> &mut Self {
         let name = <E as Event>::NAME;
-        if self.reactions.iter().any(|reaction| reaction.name == name) {
+        if self.reactions.iter().any(Reaction::is::<E>) {
             self.twice.push(name);
             return self;
         }
         self.reactions.push(Reaction {
             name,
-            set: (TypeId::of::<E::Set>(), E::Set::NAMES),
+            set: claim::<E::Set>(),
             heard: Reference::to::<E>(),
             index: E::INDEX,
             read: route::read::<E::Set>,
@@ -390,7 +397,7 @@ impl<R: Reactor> Reactions<R> {
     /// The reaction to `E`; takes note if there is none.
     fn reaction<E: MemberOf>(&mut self) -> Option<&mut Reaction<R>> {
         let name = <E as Event>::NAME;
-        let found = self.reactions.iter_mut().find(|reaction| reaction.name == name);
+        let found = self.reactions.iter_mut().find(|reaction| reaction.is::<E>());
         if found.is_none() {
             self.unhandled.push(name);
         }
@@ -412,8 +419,8 @@ impl<R: Reactor> Reactions<R> {
         }
     }
 
-    /// The sets of its events, each with the stored names of all events in it.
-    pub(crate) fn sets(&self) -> Vec<(TypeId, &'static [&'static str])> {
+    /// The sets of its events.
+    pub(crate) fn sets(&self) -> Vec<Claim> {
         self.reactions.iter().map(|reaction| reaction.set).collect()
     }
 
@@ -452,7 +459,9 @@ impl<R: Reactor> Reactions<R> {
             // What an event of a former name is read as is only known when one is met.
             let former = former.iter().map(|name| (*name, false));
             for (name, live_only) in names.into_iter().chain(former) {
-                routes.insert(name, Route { prepare: Arc::clone(&prepare), live_only });
+                let new = || Route { prepare: Arc::clone(&prepare), live_only };
+                // Of two versions of one event, each part knows by itself whether it is for a replay.
+                routes.entry(name).or_insert_with(new).live_only &= live_only;
             }
         }
         Ok(routes)

@@ -35,7 +35,7 @@ use serde::Serialize;
 pub(crate) use self::engine::{Engine, SubscriberGauge};
 use self::engine::{Handler, Hearing, TypedHearing};
 use crate::bus::{Carried, Reference};
-use crate::event::{Header, MemberOf};
+use crate::event::{Claim, Header, MemberOf};
 use crate::processor::ConsumerState;
 use crate::projection::HandlerOutcome;
 
@@ -202,8 +202,8 @@ impl<S: EventSubscriber> Subscriptions<S> {
         self.hearings.is_empty()
     }
 
-    /// The durable sets that are heard, each with the stored names of its events.
-    pub(crate) fn sets(&self) -> Vec<(TypeId, &'static [&'static str])> {
+    /// The durable sets that are heard.
+    pub(crate) fn sets(&self) -> Vec<Claim> {
         self.hearings.iter().filter_map(|hearing| hearing.set()).collect()
     }
 

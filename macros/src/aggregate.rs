@@ -1,6 +1,7 @@
 //! `#[aggregate]`: attribute and block → model → checks → the enums and implementations.
 
 mod expand;
+mod upcasting;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
@@ -8,6 +9,7 @@ use syn::parse::ParseStream;
 use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
+use self::upcasting::Upcast;
 use crate::errors::Errors;
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, parenthesized, plain, text,
@@ -41,6 +43,7 @@ struct Model {
     applied: Vec<Applied>,
     decided: Vec<Decided>,
     heard: Vec<Heard>,
+    upcasts: Vec<Upcast>,
 }
 
 impl Model {
@@ -90,8 +93,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut model = parse_keys(arguments, &block, &mut errors);
     let methods = block.take_handlers(
         "aggregate",
-        &["command", "apply", "on"],
-        &["on"],
+        &["command", "apply", "on", "upcast"],
+        &["on", "upcast"],
         &["query"],
         &mut errors,
     );
@@ -99,10 +102,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         match name {
             "command" => model.decided.extend(command(&handler, &mut errors)),
             "on" => model.heard.extend(heard(&handler, &model.krate, &mut errors)),
+            "upcast" => model.upcasts.extend(upcasting::parse(&handler, &mut errors)),
             _ => model.applied.extend(apply(&handler, &mut errors)),
         }
     }
     check(&mut model, &mut errors);
+    upcasting::check(&model.upcasts, &mut errors);
 
     let generated = expand::expand(&model, errors.is_empty());
     let block = &block.item;
@@ -125,6 +130,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
+        upcasts: Vec::new(),
     };
     let mut seen = Vec::new();
     let only_keys = KEYS.parse(arguments, &mut seen, errors, |key, input| {

@@ -1,33 +1,54 @@
 //! `#[derive(Event)]`: attribute → keys → the implementation.
 
-use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DeriveInput, LitStr, Meta, Path};
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::parse::ParseStream;
+use syn::punctuated::Punctuated;
+use syn::{Data, DeriveInput, LitInt, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 use crate::keys::{self, CRATE, Keys};
 
 const KEYS: Keys = Keys {
     attribute: "#[event]",
-    known: &[("name", "name = \"account.deposited\""), ("version", "version = 1"), CRATE],
+    known: &[
+        ("name", "name = \"account.deposited\""),
+        ("version", "version = 1"),
+        ("oldest", "oldest = 1"),
+        ("formerly", "formerly = \"account.paid_in\""),
+        CRATE,
+    ],
 };
 
 struct Model {
     name: Option<LitStr>,
     version: u32,
+    /// The version as it is written, if it is.
+    written: Option<LitInt>,
+    /// The oldest version that the type reads.
+    oldest: u32,
+    formerly: Vec<LitStr>,
     krate: Path,
 }
 
 pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     let model = parse(input, &mut errors);
-    let implementation = expand(input, &model);
+    let implementation = expand(input, &model, errors.is_empty());
     let errors = errors.into_tokens();
     quote!(#implementation #errors)
 }
 
 fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
-    let mut model = Model { name: None, version: 1, krate: keys::default_path() };
+    let mut model = Model {
+        name: None,
+        version: 1,
+        written: None,
+        oldest: 1,
+        formerly: Vec::new(),
+        krate: keys::default_path(),
+    };
+    let mut oldest = None;
     let mut seen = Vec::new();
     let (mut attributed, mut malformed) = (false, false);
     for attribute in &input.attrs {
@@ -42,7 +63,19 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         };
         malformed |= !KEYS.parse(list.tokens.clone(), &mut seen, errors, |key, input| match key {
             "name" => keys::text(input, "name").map(|name| model.name = Some(name)),
-            "version" => keys::version(input).map(|version| model.version = version),
+            "version" => {
+                let written: LitInt = input.fork().parse()?;
+                model.version = keys::version(input)?;
+                model.written = Some(written);
+                Ok(())
+            }
+            "oldest" => {
+                let written: LitInt = input.fork().parse()?;
+                model.oldest = keys::version(input)?;
+                oldest = Some(written);
+                Ok(())
+            }
+            "formerly" => formerly(input).map(|names| model.formerly = names),
             _ => keys::path(input).map(|path| model.krate = path),
         });
     }
@@ -57,11 +90,42 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
     } else if !malformed && !seen.iter().any(|key| key == "name") {
         KEYS.missing(input.ident.span(), "name", errors);
     }
+    if let Some(oldest) = oldest.filter(|_| model.oldest > model.version) {
+        errors.at(
+            &oldest,
+            format_args!(
+                "the type is at version {0}, and reads that at least: write `oldest = {0}`, or raise `version`",
+                model.version,
+            ),
+        );
+        model.oldest = model.version;
+    }
+    for (index, former) in model.formerly.iter().enumerate() {
+        if model.name.as_ref().is_some_and(|name| name.value() == former.value()) {
+            errors
+                .at(former, "that is its name today: write one that it had before, or remove this");
+        }
+        if model.formerly.iter().take(index).any(|earlier| earlier.value() == former.value()) {
+            errors.at(former, "this name is given twice: remove one of them");
+        }
+    }
     refuse_generics(input, "an event", errors);
     if let Data::Union(union) = &input.data {
         errors.at(union.union_token, "an event is a struct or an enum: serde cannot store a union");
     }
     model
+}
+
+/// Reads one former name, or a list of them in brackets.
+fn formerly(input: ParseStream<'_>) -> syn::Result<Vec<LitStr>> {
+    if !input.peek(syn::token::Bracket) {
+        return Ok(vec![keys::text(input, "former name")?]);
+    }
+    let content;
+    syn::bracketed!(content in input);
+    let name = |input: ParseStream<'_>| keys::text(input, "former name");
+    let names: Punctuated<LitStr, Token![,]> = content.parse_terminated(name, Token![,])?;
+    Ok(names.into_iter().collect())
 }
 
 /// Refuses type parameters and lifetimes: the name in the log, or in traces, stands for one type.
@@ -76,12 +140,13 @@ pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Erro
     }
 }
 
-fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
+/// `complete` is false if there were mistakes: that steps are not there either would be another.
+fn expand(input: &DeriveInput, model: &Model, complete: bool) -> TokenStream {
     // There is no stub for a generic type: it would be generic too.
     if !input.generics.params.is_empty() {
         return TokenStream::new();
     }
-    let Model { version, krate, .. } = model;
+    let Model { version, oldest, formerly, krate, .. } = model;
     let ident = &input.ident;
     let where_clause = &input.generics.where_clause;
     // Without a name a stub that is unique: another mistake would follow from two equal ones.
@@ -89,11 +154,34 @@ fn expand(input: &DeriveInput, model: &Model) -> TokenStream {
         Some(name) => quote!(#name),
         None => quote!(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#ident))),
     };
+    let former_names = (!formerly.is_empty()).then(|| {
+        quote! {
+            const FORMER_NAMES: &'static [&'static ::core::primitive::str] = &[#(#formerly),*];
+        }
+    });
+    let older = (oldest < version).then(|| quote!(const OLDEST: ::core::primitive::u32 = #oldest;));
+    let upcast = (oldest < version && complete).then(|| {
+        // Spans the version, so that the error about steps that are not there stands where it was raised.
+        let span = model.written.as_ref().map_or_else(Span::call_site, LitInt::span);
+        let upcast = quote_spanned!(span=> #krate::__private::upcast::<Self>);
+        quote! {
+            fn upcast(
+                __schema_version: ::core::primitive::u32,
+                __codec: #krate::Codec,
+                __payload: &[::core::primitive::u8],
+            ) -> ::core::result::Result<Self, #krate::DecodeError> {
+                #upcast(__schema_version, __codec, __payload)
+            }
+        }
+    });
     quote! {
         #[automatically_derived]
         impl #krate::Event for #ident #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
             const VERSION: ::core::primitive::u32 = #version;
+            #former_names
+            #older
+            #upcast
         }
     }
 }

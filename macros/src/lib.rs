@@ -19,6 +19,7 @@ mod query;
 mod reactor;
 mod subscriber;
 mod transient;
+mod upcasts;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
@@ -32,22 +33,80 @@ use syn::parse_macro_input;
 /// use tidings::Event;
 ///
 /// #[derive(Event, Serialize, Deserialize)]
-/// #[event(name = "account.deposited", version = 2)]
+/// #[event(name = "account.deposited", version = 1)]
 /// struct Deposited {
 ///     cents: i64,
 /// }
 ///
-/// assert_eq!((Deposited::NAME, Deposited::VERSION), ("account.deposited", 2));
+/// assert_eq!((Deposited::NAME, Deposited::VERSION), ("account.deposited", 1));
 /// ```
 ///
 /// # Keys of `#[event(…)]`
 /// - `name = "account.deposited"`: the name in the log. It stands apart from the Rust name, so that the type can be
 ///   renamed; it must never change itself.
-/// - `version = 2`: the version of the payload's shape, from 1, which is also the default.
+/// - `version = 2`: the version of the payload's shape, from 1, which is also the default. If it is raised, steps lead to it from each
+///   older version: write them under `#[upcasts]`, or the type does not compile.
+/// - `oldest = 2`: the oldest version that the type reads, 1 unless given: older ones were never stored, or the aggregate reads them.
+/// - `formerly = "account.paid_in"`, or a list `formerly = ["account.paid_in", "account.credited"]`: the names in the log that it had before.
+///   The versions are one line through all of them: a new name alone does not raise the version.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_derive(Event, attributes(event))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
+}
+
+/// Makes the functions of an `impl` block the steps of an event from its older versions: implements `tidings::Upcasts`.
+///
+/// `#[derive(Event)]` asks for them if `version` is above the oldest version that the type reads. A stored event goes through
+/// all steps from its version on; an event of today's version is decoded directly. Functions without an attribute stay as they are.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Codec, Event, Json, decode_event, upcasts};
+///
+/// #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+/// #[event(name = "account.deposited", version = 3)]
+/// struct Deposited {
+///     cents: i64,
+///     source: Option<String>,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct DepositedV2 {
+///     cents: i64,
+/// }
+///
+/// #[upcasts]
+/// impl Deposited {
+///     #[upcast(from = 1)]
+///     fn in_cents(old: Json) -> Json {
+///         serde_json::json!({ "cents": old["euros"].as_i64().unwrap_or_default() * 100 })
+///     }
+///
+///     #[upcast(from = 2)]
+///     fn with_source(old: DepositedV2) -> Deposited {
+///         Deposited { cents: old.cents, source: None }
+///     }
+/// }
+///
+/// let deposited: Deposited = decode_event(1, Codec::Json, br#"{"euros":7}"#)?;
+/// assert_eq!(deposited, Deposited { cents: 700, source: None });
+/// # Ok::<(), tidings::DecodeError>(())
+/// ```
+///
+/// # Functions
+/// `#[upcast(from = 2)] fn with_source(old: DepositedV2) -> Deposited` leads from version 2 to version 3. There is one for each version
+/// from the oldest that the type reads to the one before today's; a hole, two from one version, and one from today's version or
+/// above do not compile. It takes what is stored by value and returns the value itself: it is total, and it looks at nothing else.
+///
+/// What it takes and gives is a type that serde knows, or `tidings::Json` (`serde_json::Value`, called by one of these two names) for
+/// shapes whose type is gone. A typed step hands its value to a typed one as it is; between the two kinds it is converted.
+///
+/// # Keys
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn upcasts(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    upcasts::expand(arguments.into(), item.into()).into()
 }
 
 /// Makes a type a transient event: implements `tidings::TransientEvent` and `tidings::Carried`. It cannot be generic.

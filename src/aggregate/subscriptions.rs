@@ -12,7 +12,7 @@ use super::directory::Directory;
 use super::shard::Lookup;
 use crate::bus::{self, Reference};
 use crate::command::{SendError, Way};
-use crate::event::{Envelope, Event, EventSet, Header, MemberOf, Recorded};
+use crate::event::{Claim, Envelope, Event, EventSet, Header, MemberOf, Recorded, claim};
 use crate::id::{CausationId, CommandId};
 use crate::reactor::route::{
     self, Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes,
@@ -45,7 +45,7 @@ pub struct AggregateSubscriptions<A: Aggregate> {
 struct Subscribed<A: Aggregate> {
     event: &'static str,
     heard: Reference,
-    set: (TypeId, &'static [&'static str]),
+    set: Claim,
     /// Its index in the set.
     index: usize,
     read: ReadSet,
@@ -71,8 +71,9 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
         command: impl Fn(E) -> A::Command + Send + Sync + 'static,
     ) -> &mut Self {
         let event = <E as Event>::NAME;
-        let set = (TypeId::of::<E::Set>(), E::Set::NAMES);
-        if self.routes.iter().any(|route| route.set.0 == set.0 && route.event == event) {
+        let set = claim::<E::Set>();
+        // By its index, not by its name: two events of one set may be versions of the same.
+        if self.routes.iter().any(|route| route.set.0 == set.0 && route.index == E::INDEX) {
             self.twice.push(event);
             return self;
         }
@@ -96,8 +97,8 @@ const CONCURRENCY: usize = 256;
 #[derive(Default)]
 pub(crate) struct Subscribing {
     pub(crate) hears: Vec<Reference>,
-    /// The sets that the events belong to, with the stored names of each.
-    pub(crate) sets: Vec<(TypeId, &'static [&'static str])>,
+    /// The sets that the events belong to.
+    pub(crate) sets: Vec<Claim>,
     pub(crate) routes: Routes,
 }
 

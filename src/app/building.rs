@@ -19,7 +19,7 @@ use crate::aggregate::shard::{Limits, Shard, ShardGauge};
 use crate::aggregate::subscriptions::{self, Subscribing};
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Envelope, EventSet};
+use crate::event::{Claim, Envelope, EventSet, claim};
 use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
@@ -138,9 +138,10 @@ impl Building {
         Ok(arbiters)
     }
 
-    /// Keeps two sets from using the same stored name.
-    fn claim(&mut self, set: TypeId, names: &[&'static str]) -> Result<(), StartError> {
-        match names.iter().find(|name| *self.names.entry(name).or_insert(set) != set) {
+    /// Keeps two sets from using the same stored name. One set may have it several times, for versions of an event.
+    fn claim(&mut self, (set, names): Claim) -> Result<(), StartError> {
+        let mut names = names.into_iter().flatten();
+        match names.find(|name| *self.names.entry(name).or_insert(set) != set) {
             Some(name) => Err(StartError::NameTwice(name)),
             None => Ok(()),
         }
@@ -152,7 +153,7 @@ impl Building {
         }
         StreamId::new(A::CATEGORY, "1")
             .map_err(|source| StartError::Category { category: A::CATEGORY, source })?;
-        self.claim(TypeId::of::<A::Event>(), A::Event::NAMES)?;
+        self.claim(claim::<A::Event>())?;
         let arbiters = self.arbiters(Floor::Aggregates)?;
         let topic = self.topics.of::<A::Event>();
         let Some(sequencer) = self.sequencer.clone() else {
@@ -199,8 +200,8 @@ impl Building {
             });
             return Ok(());
         }
-        for (set, names) in sets {
-            self.claim(set, names)?;
+        for set in sets {
+            self.claim(set)?;
         }
         let (options, failures) = subscriptions::options::<A>();
         let plan = Plan { routes, hears, publishes, options, failures };
@@ -248,8 +249,7 @@ impl Building {
             ConsumerLetters::new(P::NAME, Arc::clone(&shelf), Arc::clone(&self.store));
         self.letters.push(letters);
         for source in &mut sources {
-            let (set, names) = source.set();
-            self.claim(set, names)?;
+            self.claim(source.set())?;
             source.connect(&mut self.topics);
         }
         let hears = sources.iter().map(|source| source.heard()).collect();
@@ -324,8 +324,8 @@ impl Building {
     pub(super) fn start_reactor<R: Reactor>(&mut self, reactor: R) -> Result<(), StartError> {
         let reactions = Reactions::<R>::of_reactor();
         reactions.check()?;
-        for (set, names) in reactions.sets() {
-            self.claim(set, names)?;
+        for set in reactions.sets() {
+            self.claim(set)?;
         }
         let hears = reactions.heard();
         let routes = reactions.bind(reactor, self)?;
@@ -396,8 +396,8 @@ impl Building {
         if subscriptions.is_empty() {
             return Err(StartError::SubscriberNoHandlers(S::NAME));
         }
-        for (set, names) in subscriptions.sets() {
-            self.claim(set, names)?;
+        for set in subscriptions.sets() {
+            self.claim(set)?;
         }
         let (hears, publishes) = (subscriptions.heard(), subscriptions.published());
         let routes = Routes::new(&self.bus, &mut self.topics);

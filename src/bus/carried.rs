@@ -1,12 +1,10 @@
 //! Events by their own type: on which topic each of them travels, and how it is found there.
 
-use std::any::TypeId;
-
 use super::batch::Batch;
 use super::registry::Routes;
 use super::ring::Item;
 use super::topic::Topic;
-use crate::event::{Envelope, Event, EventSet, Header, MemberOf, TransientEvent};
+use crate::event::{Claim, Envelope, Event, EventSet, Header, MemberOf, TransientEvent, claim};
 
 /// An event that can be subscribed to by its own type, whatever topic carries it.
 ///
@@ -75,11 +73,9 @@ impl<T: TransientEvent> Routed for T {}
 impl<S: EventSet> Routed for Envelope<S> {}
 
 pub(crate) mod private {
-    use std::any::TypeId;
-
     use crate::bus::registry::Routes;
     use crate::bus::topic::Topic;
-    use crate::event::Header;
+    use crate::event::{Claim, Header};
 
     /// What the bus needs to know of what a topic carries.
     pub trait Routed: Sized {
@@ -89,7 +85,7 @@ pub(crate) mod private {
         const EVENTS: &'static [&'static str];
 
         /// The set of events, if they are durable.
-        fn set() -> Option<TypeId>;
+        fn set() -> Option<Claim>;
 
         /// The topic, made if it does not exist yet.
         fn topic(routes: &mut Routes<'_>) -> Topic<Self>;
@@ -110,7 +106,7 @@ impl<T: TransientEvent> private::Routed for T {
     const EVENTS: &'static [&'static str] =
         if T::PARTS.is_empty() { Whole::<T>::EVENTS } else { T::PARTS };
 
-    fn set() -> Option<TypeId> {
+    fn set() -> Option<Claim> {
         None
     }
 
@@ -127,8 +123,8 @@ impl<S: EventSet> private::Routed for Envelope<S> {
     const TOPIC: &'static str = S::CATEGORY;
     const EVENTS: &'static [&'static str] = S::NAMES;
 
-    fn set() -> Option<TypeId> {
-        Some(TypeId::of::<S>())
+    fn set() -> Option<Claim> {
+        Some(claim::<S>())
     }
 
     fn topic(routes: &mut Routes<'_>) -> Topic<Self> {

@@ -1,6 +1,6 @@
 //! What a subscriber by event type lives on: a listener on each topic, polled in turn.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,6 +13,7 @@ use tracing::trace_span;
 use super::{EventSubscriber, SubscriberStatus, Subscriptions};
 use crate::actor::Panic;
 use crate::bus::{Batch, Listener, Reference, Routed, Routes, SubscriptionError};
+use crate::event::Claim;
 use crate::processor::ConsumerState;
 use crate::telemetry::{self, chain};
 
@@ -33,8 +34,8 @@ type Call<S, T> = dyn Fn(&mut S, &T) -> Option<Result<(), Box<dyn Error + Send +
 pub(super) trait Hearing<S>: Any + Send {
     fn heard(&self) -> Vec<Reference>;
 
-    /// The set of events, if they are durable, with their stored names.
-    fn set(&self) -> Option<(TypeId, &'static [&'static str])>;
+    /// The set of events, if they are durable.
+    fn set(&self) -> Option<Claim>;
 
     fn begin(
         self: Box<Self>,
@@ -53,8 +54,8 @@ impl<S: EventSubscriber, T: Routed> Hearing<S> for TypedHearing<S, T> {
         self.handlers.iter().map(|handler| handler.heard.clone()).collect()
     }
 
-    fn set(&self) -> Option<(TypeId, &'static [&'static str])> {
-        T::set().map(|set| (set, T::EVENTS))
+    fn set(&self) -> Option<Claim> {
+        T::set()
     }
 
     fn begin(
