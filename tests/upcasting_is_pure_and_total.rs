@@ -22,8 +22,8 @@ use proptest::test_runner::{Config, TestRunner};
 use serde::{Deserialize, Serialize};
 use stored::{KINDS, Old, append, log, old, stream};
 use tidings::{
-    Aggregate, App, Codec, Command, DecodeError, Event, EventSet, Header, Json, Position, aggregate,
-    decode_event, projection, reactor, upcasts,
+    Aggregate, App, Codec, Command, DecodeError, Event, EventSet, Header, Json, Position,
+    aggregate, decode_event, projection, reactor, upcasts,
 };
 
 /// Version 1: one amount as a fraction, no currency. Its type is gone from the program, and is here to write what it wrote.
@@ -137,9 +137,10 @@ fn any_stored() -> impl Strategy<Value = Stored> {
     ];
     let v2 = (any::<i64>(), payer, btree_map(any::<i8>(), text(), 0..3));
     let v2 = v2.prop_map(|(cents, payer, notes)| Stored::V2(V2 { cents, payer, notes }));
-    let today = (any::<i64>(), text(), any::<u64>(), text()).prop_map(
-        |(cents, payer, notes, currency)| Stored::Today(Paid { cents, payer, notes, currency }),
-    );
+    let today =
+        (any::<i64>(), text(), any::<u64>(), text()).prop_map(|(cents, payer, notes, currency)| {
+            Stored::Today(Paid { cents, payer, notes, currency })
+        });
     prop_oneof![v1, v2, today]
 }
 

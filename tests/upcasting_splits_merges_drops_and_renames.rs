@@ -315,7 +315,10 @@ async fn every_reader_reads_the_same() {
         let of_topic: Vec<_> = heard.iter().map(|(position, id, _)| (*position, id)).collect();
         let of_rows: Vec<_> = rows.iter().map(|(position, id, _)| (*position, id)).collect();
         assert_eq!(of_topic, of_rows, "{kind:?}");
-        assert!(heard[4].2 == AddressChanged { street: "Piccadilly".into(), city: "Bath".into() }.into());
+        assert!(
+            heard[4].2
+                == AddressChanged { street: "Piccadilly".into(), city: "Bath".into() }.into()
+        );
 
         // The aggregate has folded it, and goes on with events of today.
         app.send("ada", Move("Ockham")).await.unwrap();
@@ -374,7 +377,8 @@ async fn the_parts_of_a_split_event_are_set_aside_and_handled_as_one() {
         // The first part has left no trace, though it did not fail itself; the second event waits behind it with both parts.
         assert_eq!(texts(&Seen::rows(&app).await), [(3, "Broadway"), (3, "York")], "{kind:?}");
         let letters = app.letters().of("seen").unwrap();
-        let states: Vec<_> = letters.list().iter().map(|l| (l.position.as_u64(), l.state)).collect();
+        let states: Vec<_> =
+            letters.list().iter().map(|l| (l.position.as_u64(), l.state)).collect();
         assert_eq!(states, [(1, LetterState::Parked), (2, LetterState::Waiting)]);
 
         refusals.mend();
@@ -461,7 +465,8 @@ async fn half_a_pair_that_nothing_reads_alone_is_an_error_that_says_what_to_writ
         let letters = app.letters().of("seen").unwrap();
         until("it is parked", || !letters.list().is_empty()).await;
         let error = letters.list()[0].error().unwrap().to_owned();
-        let way_out = "write an `#[upcast(event = \"person.city\", version = 1)]` that reads it alone";
+        let way_out =
+            "write an `#[upcast(event = \"person.city\", version = 1)]` that reads it alone";
         assert!(error.contains(way_out), "{error}");
         assert!(app.send("ada", Move("Ockham")).await.is_err());
         app.shutdown().await.unwrap();
@@ -639,7 +644,12 @@ mod account {
             }
 
             /// The old copy of the one that follows it.
-            #[upcast(event = "account.deposited", version = 1, with_next = "account.deposited", next_version = 2)]
+            #[upcast(
+                event = "account.deposited",
+                version = 1,
+                with_next = "account.deposited",
+                next_version = 2
+            )]
             fn copied(_: Json) {}
 
             #[upcast(event = "account.deposited", version = 1)]
@@ -688,7 +698,12 @@ mod account {
                 self.cents += event.cents;
             }
 
-            #[upcast(event = "account.deposited", version = 1, with_next = "account.deposited", next_version = 2)]
+            #[upcast(
+                event = "account.deposited",
+                version = 1,
+                with_next = "account.deposited",
+                next_version = 2
+            )]
             fn pair(_: Json, new: Deposited) -> Deposited {
                 new
             }
@@ -722,7 +737,8 @@ async fn two_versions_side_by_side_are_read_once_by_the_program_that_has_one() {
         use account::between::{Both, Teller};
         let teller = Teller::default();
         let told = Arc::clone(&teller.0);
-        let add = |builder: tidings::AppBuilder| builder.projection(Both::default()).reactor(teller);
+        let add =
+            |builder: tidings::AppBuilder| builder.projection(Both::default()).reactor(teller);
         let (app, _) = run!(between, [30, 40], add);
         let seen = app.view::<Both>().at_least(app.head()).await.unwrap().seen.clone();
         let expected = [
@@ -735,8 +751,7 @@ async fn two_versions_side_by_side_are_read_once_by_the_program_that_has_one() {
         ];
         assert_eq!(seen, expected, "{kind:?}");
         app.reached("teller", app.head(), Duration::from_secs(30)).await.unwrap();
-        let expected =
-            ["10 euros", "20 euros", "30 euros", "3000 cents", "40 euros", "4000 cents"];
+        let expected = ["10 euros", "20 euros", "30 euros", "3000 cents", "40 euros", "4000 cents"];
         assert_eq!(*told.lock().unwrap(), expected, "{kind:?}");
         let map = app.map();
         let topic = map.topics.iter().find(|topic| topic.name == "account").unwrap();

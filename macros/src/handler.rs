@@ -125,6 +125,9 @@ impl Block {
                             .join(" or "),
                     ),
                 );
+                if let Meta::List(list) = &attribute.meta {
+                    keys = keys.take().or_else(|| Some(list.tokens.clone()));
+                }
                 found = found.or(meant.copied());
                 false
             });

@@ -265,6 +265,15 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   `event`, and of its `header`; what it gives is `Display`. It decides as a command does, and returns what a command handler may return; its command id
 ///   is derived from the event, so it takes effect once. The first start with it begins with the oldest event in the log.
 ///
+/// - `#[upcast(event = "account.moved", version = 1)] fn moved(old: MovedV1) -> (StreetChanged, CityChanged)` reads stored events of that name
+///   and version that are no event of today: as several, as one, or as none. It returns what a command handler may return, but no
+///   `Result`, and takes the old shape's own type, or `tidings::Json`. It has no `self`, and looks at nothing else.
+/// - `#[upcast(event = "account.street", version = 1, with_next = "account.city", next_version = 1)] fn address(street: StreetV1, city: CityV1) -> AddressChanged`
+///   reads two that stand next to each other in their stream, in the place of the second. The first alone is read by another `#[upcast]` of
+///   its name and version, or by the event of that name through its steps, and the second alone in the same way; if there is none, that is an error.
+///   With one argument, `fn copied(old: Json)`, it reads only the first, where that next follows; the next stays what it is, and is read at no
+///   further cost. If the next is an event of today, the two make a pair only if one command has made both.
+///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
 ///   `TryFrom` to each, which gives the value back if it is another event. Its `Debug` names the event and leaves out the
@@ -273,7 +282,61 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 /// - `Aggregate`, with a `decide` and an `apply` that call the methods.
 /// - For each event, that it is a `MemberOf` the enum and may be returned by the command handlers.
 ///
-/// Two events with one stored name do not compile.
+/// Two events with one stored name do not compile, unless their versions differ: then they are two versions of one event, side by side,
+/// and a stored event is read as the one of exactly its version. Without that it goes through the steps of the next newer one.
+///
+/// # Events that were stored otherwise
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Event, Json, aggregate};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "person.street_changed")]
+/// struct StreetChanged {
+///     street: String,
+/// }
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "person.city_changed")]
+/// struct CityChanged {
+///     city: String,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct MovedV1 {
+///     street: String,
+///     city: String,
+/// }
+///
+/// #[derive(Default)]
+/// struct Person {
+///     street: String,
+///     city: String,
+/// }
+///
+/// #[aggregate(category = "person", events = PersonEvent)]
+/// impl Person {
+///     #[apply]
+///     fn street(&mut self, event: &StreetChanged) {
+///         self.street.clone_from(&event.street);
+///     }
+///
+///     #[apply]
+///     fn city(&mut self, event: &CityChanged) {
+///         self.city.clone_from(&event.city);
+///     }
+///
+///     /// Was split.
+///     #[upcast(event = "person.moved", version = 1)]
+///     fn moved(old: MovedV1) -> (StreetChanged, CityChanged) {
+///         (StreetChanged { street: old.street }, CityChanged { city: old.city })
+///     }
+///
+///     /// Was given up.
+///     #[upcast(event = "person.pinged", version = 1)]
+///     fn pinged(_: Json) {}
+/// }
+/// ```
 ///
 /// # Keys
 /// - `category = "account"`: the category of the streams, without a hyphen. It stands in the log and must never change.

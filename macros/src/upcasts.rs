@@ -40,16 +40,22 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     });
     let functions = block.take_handlers("upcasts", &["upcast"], &["upcast"], &[], &mut errors);
     let is_empty = functions.is_empty();
-    let mut steps: Vec<Step> =
-        functions.iter().filter_map(|(_, function)| step(function, &mut errors)).collect();
+    let (mut steps, mut broken) = (Vec::new(), Vec::new());
+    for (_, function) in &functions {
+        let from = version(function, &mut errors);
+        match step(function, from, &mut errors) {
+            Some(step) => steps.push(step),
+            None => broken.extend(from.map(|(from, _)| from)),
+        }
+    }
     if is_empty && errors.is_empty() {
         errors.span(
             Span::call_site(),
             "an event of several versions needs steps: write `#[upcast(from = 1)] fn …(old: Json) -> Json` for each older version",
         );
     }
-    steps.sort_by_key(|step| step.from);
-    check(&steps, &mut errors);
+    steps.sort_by_key(|step: &Step| step.from);
+    check(&steps, &broken, &mut errors);
 
     let ty = &block.item.self_ty;
     let generated = implementation(&krate, ty, &steps, errors.is_empty());
@@ -58,9 +64,15 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#block #generated #errors)
 }
 
-fn step(function: &Handler, errors: &mut Errors) -> Option<Step> {
-    let from = version(function, errors);
+fn step(function: &Handler, from: Option<(u32, Span)>, errors: &mut Errors) -> Option<Step> {
     let (old, new) = signature(function, "a step", 1, errors)?;
+    if new.is_none() {
+        let name = function.ident();
+        errors.at(
+            name,
+            format_args!("a step gives the shape of the next version: write `fn {name}(…) -> Json`, or its own type in the place of `Json`"),
+        );
+    }
     let (from, at) = from?;
     Some(Step {
         function: function.ident().clone(),
@@ -146,8 +158,8 @@ pub(crate) fn signature(
     Some((old, new))
 }
 
-/// Checks the chain as far as the steps alone show it.
-fn check(steps: &[Step], errors: &mut Errors) {
+/// Checks the chain as far as the steps alone show it; `broken` are the versions of those with another mistake.
+fn check(steps: &[Step], broken: &[u32], errors: &mut Errors) {
     for pair in steps.windows(2) {
         let [earlier, later] = pair else { continue };
         if earlier.from == later.from {
@@ -160,7 +172,8 @@ fn check(steps: &[Step], errors: &mut Errors) {
             );
         }
         // A slip of the pen in a number is one mistake, so only the first version in the hole is named.
-        if let Some(missing) = (earlier.from.saturating_add(1)..later.from).next() {
+        let mut hole = earlier.from.saturating_add(1)..later.from;
+        if let Some(missing) = hole.find(|version| !broken.contains(version)) {
             errors.span(
                 later.at,
                 format_args!(

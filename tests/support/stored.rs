@@ -40,7 +40,12 @@ pub(crate) struct Old<'a> {
     pub(crate) payload: Value,
 }
 
-pub(crate) fn old<'a>(stream: &'a StreamId, name: &'a str, version: u32, payload: Value) -> Old<'a> {
+pub(crate) fn old<'a>(
+    stream: &'a StreamId,
+    name: &'a str,
+    version: u32,
+    payload: Value,
+) -> Old<'a> {
     Old { stream, name, version, payload }
 }
 

@@ -14,8 +14,12 @@ struct OldestIsZero;
 struct NamedAsToday;
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.opened", formerly = ["account.begun", "account.begun", ""])]
+#[event(name = "account.opened", formerly = ["account.begun", "account.begun"])]
 struct NamedTwice;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "account.opened", formerly = ["account.begun", ""])]
+struct NamedEmpty;
 
 #[derive(Event, Serialize, Deserialize)]
 #[event(name = "account.opened", formerly)]
