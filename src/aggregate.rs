@@ -124,6 +124,7 @@ mod turn;
 pub use self::subscriptions::AggregateSubscriptions;
 use crate::command::Context;
 use crate::event::EventSet;
+use crate::retry::UnknownEvents;
 
 /// A consistency boundary: state folded from its own stream, which decides commands.
 ///
@@ -165,6 +166,12 @@ pub trait Aggregate: Default + Send + 'static {
 
     /// The command's name in traces.
     fn command_name(command: &Self::Command) -> &'static str;
+
+    /// What happens when its stream, or a category that it subscribes to, holds an event of a name that the program does not know;
+    /// it is an error unless said.
+    fn unknown_events() -> UnknownEvents {
+        UnknownEvents::Refuse
+    }
 
     /// Names the events of other aggregates that it decides on; none unless said.
     fn subscribe(_to: &mut AggregateSubscriptions<Self>) {}

@@ -533,6 +533,8 @@ pub struct ShardStatus {
     pub turns: u64,
     /// How many decisions it has made.
     pub decided: u64,
+    /// How many events it has passed over while it loaded aggregates, because the program does not know them.
+    pub ignored: u64,
 }
 
 impl ShardStatus {
@@ -543,6 +545,7 @@ impl ShardStatus {
             waiting: gauge.waiting.load(Relaxed),
             turns: gauge.turns.load(Relaxed),
             decided: gauge.decided.load(Relaxed),
+            ignored: gauge.ignored.load(Relaxed),
         }
     }
 }

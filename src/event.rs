@@ -264,20 +264,39 @@ pub fn decode_event<E: Event>(
     upcasting::payload(E::NAME, schema_version, codec, payload)
 }
 
-/// All stored names that a set reads, each once.
-pub(crate) fn stored_names<S: EventSet>() -> Vec<&'static str> {
-    let mut names = [S::NAMES, S::FORMER_NAMES].concat();
-    names.sort_unstable();
-    names.dedup();
-    names
+/// What is to be known of a set of events where its type is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetInfo {
+    pub(crate) id: TypeId,
+    pub(crate) category: &'static str,
+    pub(crate) names: &'static [&'static str],
+    pub(crate) former_names: &'static [&'static str],
 }
 
-/// A set of events, and the stored names that no other set of an app may use.
-pub(crate) type Claim = (TypeId, [&'static [&'static str]; 2]);
+impl SetInfo {
+    pub(crate) fn of<S: EventSet>() -> Self {
+        let (names, former_names) = (S::NAMES, S::FORMER_NAMES);
+        Self { id: TypeId::of::<S>(), category: S::CATEGORY, names, former_names }
+    }
 
-/// What a set claims.
-pub(crate) fn claim<S: EventSet>() -> Claim {
-    (TypeId::of::<S>(), [S::NAMES, S::FORMER_NAMES])
+    /// All stored names that it reads.
+    pub(crate) fn stored_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.names.iter().chain(self.former_names).copied()
+    }
+
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.names.contains(&name) || self.former_names.contains(&name)
+    }
+
+    /// Why an event of its category cannot be read, if its name is unknown.
+    pub(crate) fn unknown(&self, event: &Header) -> Option<DecodeError> {
+        let is_unknown = event.stream.category() == self.category && !self.reads(&event.name);
+        is_unknown.then(|| DecodeError::UnknownName {
+            category: self.category,
+            name: event.name.clone().into_owned(),
+            known: self.names,
+        })
+    }
 }
 
 /// Text that the user attaches to a command and finds on each of its events: a tenant, a user, a client's address.

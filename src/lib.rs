@@ -9,6 +9,7 @@ mod bus;
 mod clock;
 mod codec;
 mod command;
+pub mod docs;
 mod event;
 mod http;
 mod id;
@@ -73,7 +74,7 @@ pub use projection::{
 pub use projection::{TableAtLeast, TableReader, TableView, Tables};
 pub use query::{Asking, Gathered, Gathering, IntoReply, Query, QueryContext, QueryError};
 pub use reactor::{Delivery, Reacting, Reactions, Reactor, ReactorOptions, StartFrom};
-pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry};
+pub use retry::{ErrorClass, FailurePolicy, OnFailure, Retry, UnknownEvents};
 pub use sequencer::SequencerStatus;
 pub use store::{
     Commit, Committed, Durability, EventStore, Filter, KnownCommand, Memory, Page, Refused,

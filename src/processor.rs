@@ -41,7 +41,7 @@ use crate::event::Header;
 use crate::id::EventId;
 use crate::letters::desk::Clerk;
 use crate::letters::shelf::{Change, Fate, Glance, Shelf};
-use crate::retry::FailurePolicy;
+use crate::retry::{FailurePolicy, UnknownEvents};
 use crate::sequencer::Head;
 use crate::store::{Decoder, Filter, Page, StoreError};
 use crate::stream::{Position, StreamId};
@@ -142,6 +142,18 @@ pub enum Trouble {
     /// Checkpoint and letters cannot be written; what was handled since is handled again after a crash.
     #[error("its checkpoint and its letters cannot be written")]
     Ledger(#[source] Box<dyn Error + Send + Sync>),
+    /// The program does not know the event, and the consumer may not pass it.
+    #[error(
+        "it does not know event {name} at position {position} of {stream}: start a program that does"
+    )]
+    UnknownEvent {
+        /// The event's place in the log.
+        position: Position,
+        /// The event's stored name.
+        name: String,
+        /// The event's stream.
+        stream: StreamId,
+    },
     /// A handler committed or rolled back the transaction that it was given.
     #[error("a handler ended the transaction that it was given")]
     EndedTransaction,
@@ -155,6 +167,8 @@ pub(crate) struct Chunk {
     pub(crate) time: Option<Timestamp>,
     /// How many events handlers have handled.
     pub(crate) handled: u64,
+    /// How many unknown events were passed over.
+    pub(crate) ignored: u64,
     /// What changes on the shelf.
     pub(crate) changes: Vec<Change>,
     /// The event that stopped it.
@@ -166,7 +180,8 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Nothing folded, up to `through`.
     pub(crate) fn up_to(through: Position) -> Self {
-        Self { through, time: None, handled: 0, changes: Vec::new(), failure: None, ended: false }
+        let (handled, ignored, changes) = Default::default();
+        Self { through, time: None, handled, ignored, changes, failure: None, ended: false }
     }
 }
 
@@ -178,6 +193,14 @@ pub(crate) struct Failure {
     pub(crate) key: Arc<str>,
     pub(crate) source: Box<dyn Error + Send + Sync>,
     pub(crate) span: Option<u64>,
+}
+
+impl Trouble {
+    /// The program does not know the event with this header.
+    pub(crate) fn unknown(header: &Header) -> Self {
+        let (position, stream) = (header.position, header.stream.clone());
+        Self::UnknownEvent { position, name: header.name.clone().into_owned(), stream }
+    }
 }
 
 impl From<Failure> for Trouble {
@@ -201,16 +224,18 @@ pub(crate) struct Sorting<'s> {
     /// Events up to here are a replay.
     replayed: Position,
     decoder: &'s Decoder,
+    unknown: UnknownEvents,
 }
 
 impl<'s> Sorting<'s> {
-    fn new(shelf: &'s Shelf, replayed: Position, decoder: &'s Decoder) -> Self {
-        Self { shelf, glance: shelf.glance(), replayed, decoder }
+    fn new(shelf: &'s Shelf, replayed: Position, wiring: &'s Wiring) -> Self {
+        let (decoder, unknown) = (&wiring.decoder, wiring.policy.unknown);
+        Self { shelf, glance: shelf.glance(), replayed, decoder, unknown }
     }
 
     /// For an event that is handled whatever stands on the shelf.
-    fn without_letters(shelf: &'s Shelf, replayed: Position, decoder: &'s Decoder) -> Self {
-        Self { shelf, glance: None, replayed, decoder }
+    fn without_letters(shelf: &'s Shelf, replayed: Position, wiring: &'s Wiring) -> Self {
+        Self { glance: None, ..Self::new(shelf, replayed, wiring) }
     }
 
     fn fate(&self, position: Position) -> Fate {
@@ -370,9 +395,13 @@ impl<K: Keeper> Processor<K> {
     pub(crate) fn new(keeper: K, sources: Sources<K::Target>, wiring: Wiring) -> Self {
         let mut routes = HashMap::new();
         for (index, source) in sources.iter().enumerate() {
-            routes.extend(source.names().into_iter().map(|name| (name, index)));
+            let names = source.names().into_iter();
+            // What events of former names are read as is only known when one is met.
+            let names = names.chain(source.set().former_names.iter().copied());
+            routes.extend(names.map(|name| (name, index)));
         }
-        let filter = Filter::Names(routes.keys().copied().collect());
+        let sets = sources.iter().map(|source| source.set());
+        let filter = Filter::of_sets(routes.keys().copied(), sets);
         let (position, time) = keeper.checkpoint();
         let role = Role::Own(Own::default());
         Self { keeper, sources, routes, filter, wiring, position, time, role }
@@ -512,14 +541,18 @@ impl<K: Keeper> Processor<K> {
             self.free().await;
             let (sources, routes) = (&self.sources, &self.routes);
             let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
-            let decoder = &self.wiring.decoder;
+            let wiring = &self.wiring;
             let chunk = self.keeper.keep(&mut |target| {
-                let sorting = Sorting::new(shelf, replayed, decoder);
+                let sorting = Sorting::new(shelf, replayed, wiring);
                 let mut chunk = Chunk::up_to(through);
                 for recorded in now {
                     let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
-                    let Some(source) = source else { continue };
-                    source.fold_recorded(target, recorded, &sorting, &mut chunk);
+                    match source {
+                        Some(source) => {
+                            source.fold_recorded(target, recorded, &sorting, &mut chunk);
+                        }
+                        None => source::pass_unknown(sources, recorded, &sorting, &mut chunk),
+                    }
                     if chunk.failure.is_some() {
                         chunk.through = before(recorded.header.position);
                         break;
@@ -559,10 +592,12 @@ impl<K: Keeper> Processor<K> {
             // What can be taken back was taken back, and is not counted: it is folded again.
             if self.position >= chunk.through {
                 self.wiring.gauge.count(chunk.handled);
+                self.wiring.gauge.ignore(chunk.ignored);
             }
             return Err(Interrupt::Failed(failure));
         }
         self.wiring.gauge.count(chunk.handled);
+        self.wiring.gauge.ignore(chunk.ignored);
         self.position = self.position.max(chunk.through);
         self.time = self.time.max(chunk.time.unwrap_or_default());
         let Some(before) = before else {
@@ -616,12 +651,15 @@ impl<K: Keeper> Processor<K> {
             if self.must_stop() {
                 return Ok(Step::Stop);
             }
+            let head = &mut self.wiring.head;
+            let moves = async {
+                // Without a sequencer nothing more comes; letters are attended to all the same.
+                if head.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
             let told = tokio::select! {
-                changed = self.wiring.head.changed() => match changed {
-                    Ok(()) => Ok(()),
-                    // The sequencer is gone, and with it everything that could still come.
-                    Err(_) => self.wiring.stopping.changed().await,
-                },
+                () = moves => Ok(()),
                 told = self.wiring.stopping.changed() => told,
                 () = letters(&mut self.wiring.clerk, self.position) => Ok(()),
                 () = self.role.shadow() => Ok(()),
@@ -638,11 +676,11 @@ impl<K: Keeper> Processor<K> {
         let _span = debug_span!(telemetry::FOLD, projection = self.wiring.name).entered();
         let (sources, position) = (&mut self.sources, self.position);
         let (shelf, replayed) = (&self.wiring.clerk.shelf, self.keeper.replayed());
-        let decoder = &self.wiring.decoder;
+        let wiring = &self.wiring;
         let mut behind = false;
         let chunk_size = self.keeper.chunk();
         let chunk = self.keeper.keep(&mut |target| {
-            let sorting = Sorting::new(shelf, replayed, decoder);
+            let sorting = Sorting::new(shelf, replayed, wiring);
             let mut chunk = Chunk::up_to(position);
             let mut room = chunk_size;
             while room > 0 && chunk.failure.is_none() {
@@ -740,6 +778,6 @@ fn earliest<T>(sources: &mut [Box<dyn Source<T>>], head: Position) -> Earliest {
     }
 }
 
-fn before(position: Position) -> Position {
+pub(crate) fn before(position: Position) -> Position {
     Position::new(position.as_u64().saturating_sub(1))
 }

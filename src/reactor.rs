@@ -53,10 +53,10 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 pub(crate) use self::engine::{Engine, Wiring};
-use self::route::{Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes};
+use self::route::{Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Routes};
 use crate::app::{App, Building, StartError, WeakApp};
 use crate::bus::Reference;
-use crate::event::{Claim, Event, EventSet, Header, MemberOf, Recorded, claim};
+use crate::event::{Event, Header, MemberOf, Recorded, SetInfo};
 use crate::id::{CommandId, DeliveryId};
 use crate::projection::HandlerOutcome;
 #[cfg(feature = "sqlite")]
@@ -235,12 +235,11 @@ pub struct Reactions<R> {
 /// The handler of one type of event. An event goes through it as its set, whose type it knows by itself.
 struct Reaction<R> {
     name: &'static str,
-    set: Claim,
+    set: SetInfo,
     heard: Reference,
     /// Its index in the set.
     index: usize,
     read: ReadSet,
-    former: &'static [&'static str],
     call: Arc<Call<R>>,
     key: Option<Box<KeyOf>>,
     limit: Limit,
@@ -250,7 +249,7 @@ struct Reaction<R> {
 impl<R> Reaction<R> {
     /// Whether it is the one to `E`. Its name does not tell: two events of one set may be versions of the same.
     fn is<E: MemberOf>(&self) -> bool {
-        self.set.0 == TypeId::of::<E::Set>() && self.index == E::INDEX
+        self.set.id == TypeId::of::<E::Set>() && self.index == E::INDEX
     }
 }
 
@@ -381,11 +380,10 @@ impl<R: Reactor> Reactions<R> {
         }
         self.reactions.push(Reaction {
             name,
-            set: claim::<E::Set>(),
+            set: SetInfo::of::<E::Set>(),
             heard: Reference::to::<E>(),
             index: E::INDEX,
             read: route::read::<E::Set>,
-            former: E::Set::FORMER_NAMES,
             call: Arc::new(call),
             key: None,
             limit,
@@ -420,7 +418,7 @@ impl<R: Reactor> Reactions<R> {
     }
 
     /// The sets of its events.
-    pub(crate) fn sets(&self) -> Vec<Claim> {
+    pub(crate) fn sets(&self) -> Vec<SetInfo> {
         self.reactions.iter().map(|reaction| reaction.set).collect()
     }
 
@@ -447,22 +445,15 @@ impl<R: Reactor> Reactions<R> {
         });
         let mut sets: HashMap<TypeId, Vec<Reaction<R>>> = HashMap::new();
         for reaction in self.reactions {
-            sets.entry(reaction.set.0).or_default().push(reaction);
+            sets.entry(reaction.set.id).or_default().push(reaction);
         }
-        let mut routes = Routes::new();
+        let mut routes = Routes::default();
         for reactions in sets.into_values() {
             let Some(first) = reactions.first() else { continue };
-            let (read, former) = (first.read, first.former);
+            let (read, set) = (first.read, first.set);
             let names: Vec<_> =
                 reactions.iter().map(|reaction| (reaction.name, reaction.live_only)).collect();
-            let prepare = prepare(read, reactions.into(), &bound);
-            // What an event of a former name is read as is only known when one is met.
-            let former = former.iter().map(|name| (*name, false));
-            for (name, live_only) in names.into_iter().chain(former) {
-                let new = || Route { prepare: Arc::clone(&prepare), live_only };
-                // Of two versions of one event, each part knows by itself whether it is for a replay.
-                routes.entry(name).or_insert_with(new).live_only &= live_only;
-            }
+            routes.add(set, names, &prepare(read, reactions.into(), &bound));
         }
         Ok(routes)
     }

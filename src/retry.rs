@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use crate::actor::Panic;
+use crate::event::DecodeError;
 
 /// Whether it may help to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,23 @@ pub enum OnFailure {
     Stop,
 }
 
+/// What a reader of a category does with an event whose stored name the program does not know. Another program wrote it: mostly a
+/// newer one, whose deployment was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownEvents {
+    /// It is an error. A consumer stops before the event, and goes on when a program that knows it is started; an aggregate
+    /// whose stream holds it cannot be loaded.
+    #[default]
+    Refuse,
+    /// A consumer parks the events of its stream from there on, and goes on with all others. An aggregate refuses.
+    Park,
+    /// It is passed over and counted, in [`ConsumerStatus::ignored`](crate::ConsumerStatus::ignored) and
+    /// [`ShardStatus::ignored`](crate::ShardStatus::ignored).
+    ///
+    /// A consumer that has passed it over does not come back to it, also when a later program knows it.
+    Ignore,
+}
+
 /// What a consumer does with events that it cannot handle.
 #[derive(Clone, Copy)]
 pub struct FailurePolicy {
@@ -143,6 +161,8 @@ pub struct FailurePolicy {
     pub max_parked_keys: usize,
     /// Which errors pass. One that it panics at does not.
     pub classify: fn(&(dyn Error + 'static)) -> ErrorClass,
+    /// What happens with events of a name that the program does not know, in the categories whose events it handles.
+    pub unknown: UnknownEvents,
 }
 
 impl FailurePolicy {
@@ -151,8 +171,11 @@ impl FailurePolicy {
         Self { classify: |_| ErrorClass::Transient, ..Self::default() }
     }
 
-    /// The class of an error; a permanent one if the classification panics.
+    /// The class of an error; a permanent one if the classification panics, or if the program does not know the event.
     pub(crate) fn class_of(&self, error: &(dyn Error + 'static)) -> ErrorClass {
+        if let Some(DecodeError::UnknownName { .. }) = error.downcast_ref() {
+            return ErrorClass::Permanent;
+        }
         Panic::catch(|| (self.classify)(error)).unwrap_or_else(|panic| {
             error!(panic = &*panic.message, "an error could not be classified");
             ErrorClass::Permanent
@@ -161,13 +184,14 @@ impl FailurePolicy {
 }
 
 impl Default for FailurePolicy {
-    /// [`Retry::default`], parks, up to 1,000 keys, errors by [`ErrorClass::of`].
+    /// [`Retry::default`], parks, up to 1,000 keys, errors by [`ErrorClass::of`], refuses unknown events.
     fn default() -> Self {
         Self {
             retry: Retry::default(),
             on_failure: OnFailure::default(),
             max_parked_keys: 1_000,
             classify: ErrorClass::of,
+            unknown: UnknownEvents::default(),
         }
     }
 }
@@ -178,6 +202,7 @@ impl fmt::Debug for FailurePolicy {
             .field("retry", &self.retry)
             .field("on_failure", &self.on_failure)
             .field("max_parked_keys", &self.max_parked_keys)
+            .field("unknown", &self.unknown)
             .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use self::decoder::Decoder;
 pub use self::memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{Sqlite, SqliteOptions};
-use crate::event::{Header, Recorded};
+use crate::event::{Header, Recorded, SetInfo};
 use crate::id::CommandId;
 use crate::stream::{ExpectedVersion, Position, StreamId, Version};
 
@@ -287,14 +287,47 @@ pub enum Filter {
     All,
     /// Those with one of these stored names.
     Names(Vec<&'static str>),
+    /// Those with one of some stored names, and those that nobody knows: of certain categories, with none of the names that are
+    /// known there.
+    NamesAndUnknown {
+        /// The names that are wanted.
+        names: Vec<&'static str>,
+        /// The categories.
+        categories: Vec<&'static str>,
+        /// All names that are known there.
+        known: Vec<&'static str>,
+    },
 }
 
 impl Filter {
-    /// Whether events of this name are wanted.
-    pub fn admits(&self, name: &str) -> bool {
+    /// `names`, and what is unknown in the categories of `sets`.
+    pub(crate) fn of_sets(
+        names: impl IntoIterator<Item = &'static str>,
+        sets: impl IntoIterator<Item = SetInfo>,
+    ) -> Self {
+        let (mut categories, mut known) = (Vec::new(), Vec::new());
+        for set in sets {
+            categories.push(set.category);
+            known.extend(set.stored_names());
+        }
+        let mut names: Vec<_> = names.into_iter().collect();
+        for list in [&mut names, &mut categories, &mut known] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        Self::NamesAndUnknown { names, categories, known }
+    }
+
+    /// Whether this event is wanted.
+    pub fn admits(&self, event: &Header) -> bool {
+        let name = &&*event.name;
         match self {
             Self::All => true,
-            Self::Names(names) => names.contains(&name),
+            Self::Names(names) => names.contains(name),
+            Self::NamesAndUnknown { names, categories, known } => {
+                names.contains(name)
+                    || (!known.contains(name) && categories.contains(&event.stream.category()))
+            }
         }
     }
 }

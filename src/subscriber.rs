@@ -35,7 +35,7 @@ use serde::Serialize;
 pub(crate) use self::engine::{Engine, SubscriberGauge};
 use self::engine::{Handler, Hearing, TypedHearing};
 use crate::bus::{Carried, Reference};
-use crate::event::{Claim, Header, MemberOf};
+use crate::event::{Header, MemberOf, SetInfo};
 use crate::processor::ConsumerState;
 use crate::projection::HandlerOutcome;
 
@@ -203,7 +203,7 @@ impl<S: EventSubscriber> Subscriptions<S> {
     }
 
     /// The durable sets that are heard.
-    pub(crate) fn sets(&self) -> Vec<Claim> {
+    pub(crate) fn sets(&self) -> Vec<SetInfo> {
         self.hearings.iter().filter_map(|hearing| hearing.set()).collect()
     }
 

@@ -241,7 +241,7 @@ fn compare(store: &dyn EventStore, model: &Model) {
         let page = store.read_log(Position::new(after), &filter, 3).unwrap();
         let wanted = model.events.iter().skip(after as usize);
         let wanted: Vec<_> =
-            wanted.filter(|event| filter.admits(&event.header.name)).take(3).cloned().collect();
+            wanted.filter(|event| filter.admits(&event.header)).take(3).cloned().collect();
         assert_eq!(page.events, wanted);
     }
     for number in 0..STREAMS {

@@ -11,6 +11,7 @@ use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
 use self::upcasting::Upcast;
 use crate::errors::Errors;
+use crate::failures;
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, parenthesized, plain, text,
 };
@@ -24,6 +25,7 @@ const KEYS: Keys = Keys {
         ("events", "events = AccountEvent"),
         ("error", "error = BankError"),
         ("derive", "derive(Clone, PartialEq)"),
+        ("unknown", "unknown = ignore"),
         CRATE,
     ],
 };
@@ -40,6 +42,8 @@ struct Model {
     commands: Ident,
     error: TokenStream,
     derives: Vec<Path>,
+    /// The variant of `UnknownEvents`, if it is stated.
+    unknown: Option<Ident>,
     applied: Vec<Applied>,
     decided: Vec<Decided>,
     heard: Vec<Heard>,
@@ -127,6 +131,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         commands: format_ident!("{ident}Command"),
         error: quote!(::core::convert::Infallible),
         derives: Vec::new(),
+        unknown: None,
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
@@ -144,6 +149,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
             }
             "error" => model.error = input.parse::<Type>()?.into_token_stream(),
             "derive" => model.derives = derives(input)?,
+            "unknown" => model.unknown = Some(unknown(input)?),
             _ => model.krate = keys::path(input)?,
         }
         Ok(())
@@ -168,6 +174,17 @@ fn category(input: ParseStream<'_>) -> syn::Result<LitStr> {
         ));
     }
     Ok(category)
+}
+
+fn unknown(input: ParseStream<'_>) -> syn::Result<Ident> {
+    let policy = failures::unknown(input)?;
+    if policy == "Park" {
+        return Err(syn::Error::new(
+            policy.span(),
+            "an aggregate has nothing to park: write `unknown = refuse` or `unknown = ignore`",
+        ));
+    }
+    Ok(policy)
 }
 
 fn derives(input: ParseStream<'_>) -> syn::Result<Vec<Path>> {

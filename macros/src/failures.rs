@@ -14,6 +14,7 @@ pub(crate) const RETRY: (&str, &str) =
     ("retry", "retry(attempts = 8, first = \"100 ms\", longest = \"10 s\")");
 pub(crate) const CLASSIFY: (&str, &str) = ("classify", "classify = path::to::function");
 pub(crate) const ON_FAILURE: (&str, &str) = ("on_failure", "on_failure = stop");
+pub(crate) const UNKNOWN: (&str, &str) = ("unknown", "unknown = park");
 pub(crate) const MAX_PARKED_KEYS: (&str, &str) = ("max_parked_keys", "max_parked_keys = 1000");
 
 const RETRY_KEYS: Keys = Keys {
@@ -34,6 +35,7 @@ pub(crate) struct Failures {
     classify: Option<Path>,
     stop: bool,
     max_parked_keys: Option<usize>,
+    unknown: Option<Ident>,
 }
 
 impl Failures {
@@ -51,6 +53,7 @@ impl Failures {
             "max_parked_keys" => {
                 whole_number(input).map(|number| self.max_parked_keys = Some(number))
             }
+            "unknown" => unknown(input).map(|policy| self.unknown = Some(policy)),
             _ => return None,
         })
     }
@@ -92,8 +95,13 @@ impl Failures {
         let classify = self.classify.as_ref().map(|path| quote!(__policy.classify = #path;));
         let stop = self.stop.then(|| quote!(__policy.on_failure = #krate::OnFailure::Stop;));
         let keys = self.max_parked_keys.map(|keys| quote!(__policy.max_parked_keys = #keys;));
-        let said: Vec<_> =
-            [attempts, first, longest, classify, stop, keys].into_iter().flatten().collect();
+        let unknown = self.unknown.as_ref();
+        let unknown =
+            unknown.map(|policy| quote!(__policy.unknown = #krate::UnknownEvents::#policy;));
+        let said: Vec<_> = [attempts, first, longest, classify, stop, keys, unknown]
+            .into_iter()
+            .flatten()
+            .collect();
         (!said.is_empty()).then(|| {
             quote! {
                 fn failures() -> #krate::FailurePolicy {
@@ -104,6 +112,23 @@ impl Failures {
             }
         })
     }
+}
+
+/// Reads what happens with unknown events: the variant of `UnknownEvents`.
+pub(crate) fn unknown(input: ParseStream<'_>) -> syn::Result<Ident> {
+    let what: Ident = input.parse()?;
+    let variant = match what.to_string().as_str() {
+        "refuse" => "Refuse",
+        "park" => "Park",
+        "ignore" => "Ignore",
+        _ => {
+            return Err(syn::Error::new(
+                what.span(),
+                "an event that the program does not know is an error, is parked, or is passed over: write `unknown = refuse`, `unknown = park` or `unknown = ignore`",
+            ));
+        }
+    };
+    Ok(Ident::new(variant, what.span()))
 }
 
 /// Reads a whole number from 1.

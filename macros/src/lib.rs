@@ -344,6 +344,8 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   both enums are `pub` otherwise.
 /// - `error = BankError`: why commands are rejected; `Infallible` otherwise.
 /// - `derive(Clone, PartialEq)`: derives for the enum of events; each event needs them too.
+/// - `unknown = ignore`: passes over events in its streams that the program does not know; without it an aggregate that has one
+///   cannot be loaded. See `tidings::UnknownEvents`.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
 pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -436,6 +438,8 @@ pub fn aggregate(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// - `retry(attempts = 8, first = "100 ms", longest = "10 s")`: how often an event is tried after an error that may pass.
 /// - `classify = path::to::function`: which errors may pass, as `tidings::ErrorClass::of` says it.
 /// - `on_failure = stop`: an event that fails for good stops the projection; its key is parked otherwise.
+/// - `unknown = park`, or `ignore`: what happens with an event of its categories that the program does not know; the projection
+///   stops before it otherwise. See `tidings::UnknownEvents`.
 /// - `max_parked_keys = 1000`: how many keys may be parked.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]
@@ -511,6 +515,8 @@ pub fn projection(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///   which pauses: they double from the first to the longest.
 /// - `classify = path::to::function`: which errors pass, a `fn(&(dyn Error + 'static)) -> ErrorClass`; all of them unless given.
 /// - `on_failure = stop`: stops before an event that fails for good, instead of parking its key.
+/// - `unknown = park`, or `ignore`: what happens with an event of its categories that the program does not know; the reactor
+///   stops before it otherwise. See `tidings::UnknownEvents`.
 /// - `max_parked_keys = 1000`: it stands still before it would park one more key.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_attribute]

@@ -7,7 +7,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::{Expr, Ident, LitStr, Pat, PatType, Path, Type};
 
 use crate::errors::Errors;
-use crate::failures::{CLASSIFY, Failures, MAX_PARKED_KEYS, ON_FAILURE, RETRY};
+use crate::failures::{CLASSIFY, Failures, MAX_PARKED_KEYS, ON_FAILURE, RETRY, UNKNOWN};
 use crate::handler::{
     Block, Borrow, Handler, check_reference, event_type, last_ident, plain, text,
 };
@@ -24,6 +24,7 @@ const KEYS: Keys = Keys {
         CLASSIFY,
         ON_FAILURE,
         MAX_PARKED_KEYS,
+        UNKNOWN,
         CRATE,
     ],
 };

@@ -6,7 +6,9 @@ use syn::{Ident, LitStr, Path, Type};
 
 use crate::duration::duration;
 use crate::errors::Errors;
-use crate::failures::{CLASSIFY, Failures, MAX_PARKED_KEYS, ON_FAILURE, RETRY, whole_number};
+use crate::failures::{
+    CLASSIFY, Failures, MAX_PARKED_KEYS, ON_FAILURE, RETRY, UNKNOWN, whole_number,
+};
 use crate::handler::{Block, Borrow, Handler};
 use crate::keys::{self, CRATE, Keys};
 use crate::projection::{On, is_header, is_transaction, keep_first, on};
@@ -22,6 +24,7 @@ const KEYS: Keys = Keys {
         CLASSIFY,
         ON_FAILURE,
         MAX_PARKED_KEYS,
+        UNKNOWN,
         CRATE,
     ],
 };

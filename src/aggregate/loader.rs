@@ -11,6 +11,7 @@ use super::Aggregate;
 use crate::actor::Panic;
 use crate::event::DecodeError;
 use crate::id::CommandId;
+use crate::retry::UnknownEvents;
 use crate::store::{Decoder, KnownCommand, StoreError};
 use crate::stream::{StreamId, Version};
 
@@ -25,6 +26,8 @@ const THREADS: usize = 4;
 pub(super) struct Live<A> {
     pub(super) aggregate: A,
     pub(super) version: Version,
+    /// How many unknown events were passed over while it was loaded.
+    pub(super) ignored: u64,
 }
 
 /// What is wanted for one stream.
@@ -139,8 +142,11 @@ enum Step<A> {
 fn step<A: Aggregate>(decoder: &Decoder, errand: Errand<A>) -> Result<Step<A>, LoadError> {
     let Errand { wanted, live } = errand;
     let live = if wanted.load {
-        let mut live =
-            live.unwrap_or_else(|| Live { aggregate: A::default(), version: Version::EMPTY });
+        let mut live = live.unwrap_or_else(|| Live {
+            aggregate: A::default(),
+            version: Version::EMPTY,
+            ignored: 0,
+        });
         if fold(decoder, &wanted.stream, &mut live)?.is_break() {
             let live = Some(live);
             return Ok(Step::Unfinished(Errand { wanted, live }));
@@ -171,6 +177,13 @@ fn fold<A: Aggregate>(
         match decoder.read::<A::Event>(&recorded) {
             Ok(read) => {
                 read.as_slice().iter().for_each(|event| live.aggregate.apply(event));
+                live.version = recorded.header.version;
+                ControlFlow::Continue(())
+            }
+            Err(DecodeError::UnknownName { .. })
+                if A::unknown_events() == UnknownEvents::Ignore =>
+            {
+                live.ignored += 1;
                 live.version = recorded.header.version;
                 ControlFlow::Continue(())
             }

@@ -129,6 +129,7 @@ pub(crate) struct ShardGauge {
     pub(crate) waiting: AtomicUsize,
     pub(crate) turns: AtomicU64,
     pub(crate) decided: AtomicU64,
+    pub(crate) ignored: AtomicU64,
 }
 
 #[cfg(feature = "testing")]
@@ -440,8 +441,9 @@ impl<A: Aggregate> Shard<A> {
         queue.errand = false;
         match result {
             Ok(Findings { live, ids }) => {
-                if live.is_some() {
-                    entry.live = live;
+                if let Some(live) = live {
+                    self.gauge.ignored.fetch_add(live.ignored, Ordering::Relaxed);
+                    entry.live = Some(live);
                 }
                 let mut known = HashMap::new();
                 for (id, command) in ids {

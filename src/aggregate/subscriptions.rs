@@ -12,10 +12,10 @@ use super::directory::Directory;
 use super::shard::Lookup;
 use crate::bus::{self, Reference};
 use crate::command::{SendError, Way};
-use crate::event::{Claim, Envelope, Event, EventSet, Header, MemberOf, Recorded, claim};
+use crate::event::{Envelope, Event, Header, MemberOf, Recorded, SetInfo};
 use crate::id::{CausationId, CommandId};
 use crate::reactor::route::{
-    self, Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Route, Routes,
+    self, Attempting, Decoded, Limit, Part, Prepare, Prepared, ReadSet, Routes,
 };
 use crate::reactor::{Delivery, ReactorOptions};
 use crate::retry::{ErrorClass, FailurePolicy};
@@ -45,11 +45,10 @@ pub struct AggregateSubscriptions<A: Aggregate> {
 struct Subscribed<A: Aggregate> {
     event: &'static str,
     heard: Reference,
-    set: Claim,
+    set: SetInfo,
     /// Its index in the set.
     index: usize,
     read: ReadSet,
-    former: &'static [&'static str],
     decision: Box<Decision<A>>,
 }
 
@@ -71,9 +70,9 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
         command: impl Fn(E) -> A::Command + Send + Sync + 'static,
     ) -> &mut Self {
         let event = <E as Event>::NAME;
-        let set = claim::<E::Set>();
+        let set = SetInfo::of::<E::Set>();
         // By its index, not by its name: two events of one set may be versions of the same.
-        if self.routes.iter().any(|route| route.set.0 == set.0 && route.index == E::INDEX) {
+        if self.routes.iter().any(|route| route.set.id == set.id && route.index == E::INDEX) {
             self.twice.push(event);
             return self;
         }
@@ -82,10 +81,9 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
             let event = E::take(set)?;
             Some((to(&event, header), command(event)))
         });
-        let (index, read, former) =
-            (E::INDEX, route::read::<E::Set> as ReadSet, E::Set::FORMER_NAMES);
+        let (index, read) = (E::INDEX, route::read::<E::Set> as ReadSet);
         let heard = Reference::to_some::<Envelope<E::Set>>(vec![event]);
-        self.routes.push(Subscribed { event, heard, set, index, read, former, decision });
+        self.routes.push(Subscribed { event, heard, set, index, read, decision });
         self
     }
 }
@@ -98,7 +96,7 @@ const CONCURRENCY: usize = 256;
 pub(crate) struct Subscribing {
     pub(crate) hears: Vec<Reference>,
     /// The sets that the events belong to.
-    pub(crate) sets: Vec<Claim>,
+    pub(crate) sets: Vec<SetInfo>,
     pub(crate) routes: Routes,
 }
 
@@ -118,12 +116,12 @@ pub(crate) fn routes<A: Aggregate>(
     for subscribed in subscriptions.routes {
         subscribing.hears.push(subscribed.heard.clone());
         subscribing.sets.push(subscribed.set);
-        sets.entry(subscribed.set.0).or_default().push(subscribed);
+        sets.entry(subscribed.set.id).or_default().push(subscribed);
     }
     for subscribed in sets.into_values() {
         let Some(first) = subscribed.first() else { continue };
-        let names: Vec<_> = subscribed.iter().map(|subscribed| subscribed.event).collect();
-        let (former, read) = (first.former, first.read);
+        let names: Vec<_> = subscribed.iter().map(|subscribed| (subscribed.event, false)).collect();
+        let (set, read) = (first.set, first.read);
         let (directory, subscribed) = (Arc::clone(directory), Arc::<[_]>::from(subscribed));
         let prepare: Arc<Prepare> = Arc::new(move |recorded: &Recorded, decoder: &Decoder| {
             let mut parts = Vec::new();
@@ -135,10 +133,7 @@ pub(crate) fn routes<A: Aggregate>(
             }
             Ok(Prepared::of(A::CATEGORY, parts))
         });
-        for name in names.into_iter().chain(former.iter().copied()) {
-            let route = Route { prepare: Arc::clone(&prepare), live_only: false };
-            subscribing.routes.insert(name, route);
-        }
+        subscribing.routes.add(set, names, &prepare);
     }
     Ok(subscribing)
 }
@@ -163,7 +158,8 @@ fn part<A: Aggregate>(
 /// How the engine of aggregates of type `A` runs, and what becomes of an event that fails.
 pub(crate) fn options<A: Aggregate>() -> (ReactorOptions, FailurePolicy) {
     let options = ReactorOptions { concurrency: CONCURRENCY, ..ReactorOptions::default() };
-    (options, FailurePolicy { classify: classify::<A>, ..FailurePolicy::default() })
+    let unknown = A::unknown_events();
+    (options, FailurePolicy { classify: classify::<A>, unknown, ..FailurePolicy::default() })
 }
 
 /// The key of the metadata under which an event says how many events have caused one another up to it.

@@ -19,7 +19,7 @@ use crate::aggregate::shard::{Limits, Shard, ShardGauge};
 use crate::aggregate::subscriptions::{self, Subscribing};
 use crate::bus::{Bus, ComponentKind, Condition, Declared, Reference, Routes, Topics};
 use crate::clock::{Clock, Timestamp};
-use crate::event::{Claim, Envelope, EventSet, claim};
+use crate::event::{Envelope, EventSet, SetInfo};
 use crate::letters::desk::ConsumerLetters;
 use crate::letters::shelf::{Shelf, Shelved};
 #[cfg(feature = "sqlite")]
@@ -139,9 +139,9 @@ impl Building {
     }
 
     /// Keeps two sets from using the same stored name. One set may have it several times, for versions of an event.
-    fn claim(&mut self, (set, names): Claim) -> Result<(), StartError> {
-        let mut names = names.into_iter().flatten();
-        match names.find(|name| *self.names.entry(name).or_insert(set) != set) {
+    fn claim(&mut self, set: SetInfo) -> Result<(), StartError> {
+        let (id, names) = (set.id, &mut self.names);
+        match set.stored_names().find(|name| *names.entry(name).or_insert(id) != id) {
             Some(name) => Err(StartError::NameTwice(name)),
             None => Ok(()),
         }
@@ -153,7 +153,7 @@ impl Building {
         }
         StreamId::new(A::CATEGORY, "1")
             .map_err(|source| StartError::Category { category: A::CATEGORY, source })?;
-        self.claim(claim::<A::Event>())?;
+        self.claim(SetInfo::of::<A::Event>())?;
         let arbiters = self.arbiters(Floor::Aggregates)?;
         let topic = self.topics.of::<A::Event>();
         let Some(sequencer) = self.sequencer.clone() else {

@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::registry::Routes;
 use super::ring::Item;
 use super::topic::Topic;
-use crate::event::{Claim, Envelope, Event, EventSet, Header, MemberOf, TransientEvent, claim};
+use crate::event::{Envelope, Event, EventSet, Header, MemberOf, SetInfo, TransientEvent};
 
 /// An event that can be subscribed to by its own type, whatever topic carries it.
 ///
@@ -75,7 +75,7 @@ impl<S: EventSet> Routed for Envelope<S> {}
 pub(crate) mod private {
     use crate::bus::registry::Routes;
     use crate::bus::topic::Topic;
-    use crate::event::{Claim, Header};
+    use crate::event::{Header, SetInfo};
 
     /// What the bus needs to know of what a topic carries.
     pub trait Routed: Sized {
@@ -85,7 +85,7 @@ pub(crate) mod private {
         const EVENTS: &'static [&'static str];
 
         /// The set of events, if they are durable.
-        fn set() -> Option<Claim>;
+        fn set() -> Option<SetInfo>;
 
         /// The topic, made if it does not exist yet.
         fn topic(routes: &mut Routes<'_>) -> Topic<Self>;
@@ -106,7 +106,7 @@ impl<T: TransientEvent> private::Routed for T {
     const EVENTS: &'static [&'static str] =
         if T::PARTS.is_empty() { Whole::<T>::EVENTS } else { T::PARTS };
 
-    fn set() -> Option<Claim> {
+    fn set() -> Option<SetInfo> {
         None
     }
 
@@ -123,8 +123,8 @@ impl<S: EventSet> private::Routed for Envelope<S> {
     const TOPIC: &'static str = S::CATEGORY;
     const EVENTS: &'static [&'static str] = S::NAMES;
 
-    fn set() -> Option<Claim> {
-        Some(claim::<S>())
+    fn set() -> Option<SetInfo> {
+        Some(SetInfo::of::<S>())
     }
 
     fn topic(routes: &mut Routes<'_>) -> Topic<Self> {

@@ -9,7 +9,7 @@ use super::hook::Hook;
 use super::map::Place;
 use super::topic::{History, HistoryError, HistoryPage, Topic, TopicStatus};
 use crate::actor::Panic;
-use crate::event::{Envelope, EventSet, ReadAs, Recorded, stored_names};
+use crate::event::{Envelope, EventSet, ReadAs, Recorded, SetInfo};
 use crate::store::{Decoder, Filter};
 use crate::stream::Position;
 
@@ -54,12 +54,14 @@ impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
     }
 
     fn publish_recorded(&self, events: &[Recorded], decoder: &Decoder) {
-        let own = events.iter().filter(|event| {
-            let name = &&*event.header.name;
-            S::NAMES.contains(name) || S::FORMER_NAMES.contains(name)
-        });
+        let set = SetInfo::of::<S>();
+        let own = events.iter().filter(|event| set.reads(&event.header.name));
         let (envelopes, failure) = decode::<S>(own.cloned(), decoder);
         self.publish(envelopes);
+        if let Some(unknown) = events.iter().rev().find(|event| set.unknown(event).is_some()) {
+            // Its durable readers have to meet it; what they do then is their own policy.
+            self.send_to_log(unknown.header.position);
+        }
         if let (Some(failure), Some(last)) = (failure, events.last()) {
             tracing::error!(
                 error = &*failure as &dyn std::error::Error,
@@ -142,7 +144,7 @@ impl fmt::Debug for Topics {
 
 /// Reads the events of a topic from the log.
 fn history<S: EventSet>(decoder: Decoder) -> History<Envelope<S>> {
-    let filter = Filter::Names(stored_names::<S>());
+    let filter = Filter::Names(SetInfo::of::<S>().stored_names().collect());
     Arc::new(move |after, limit| {
         let page = decoder.store().read_log(after, &filter, limit)?;
         let (events, failure) = decode::<S>(page.events.into_iter(), &decoder);

@@ -85,6 +85,8 @@ pub struct ConsumerStatus {
     pub rate: f64,
     /// How many events its handlers have handled since the app was started.
     pub handled: u64,
+    /// How many events it has passed over since the app was started, because the program does not know them.
+    pub ignored: u64,
     /// How many attempts have begun and not ended; zero for a projection.
     pub in_flight: usize,
     /// How often an event was tried again since the app was started.
@@ -126,6 +128,7 @@ pub(crate) struct Gauge {
     /// When the log began.
     origin: Timestamp,
     handled: AtomicU64,
+    ignored: AtomicU64,
     in_flight: AtomicUsize,
     /// What was seen at the last looks.
     seen: Mutex<Seen>,
@@ -172,8 +175,8 @@ impl Gauge {
         let (position, since) = (progress.borrow().position, Instant::now());
         let handled = VecDeque::from([(since, 0)]);
         let seen = Mutex::new(Seen { position, since, reported: false, handled });
-        let (handled, in_flight) = Default::default();
-        Self { name, kind, head, progress, shelf, origin, handled, in_flight, seen }
+        let (handled, ignored, in_flight) = Default::default();
+        Self { name, kind, head, progress, shelf, origin, handled, ignored, in_flight, seen }
     }
 
     /// The same for a shadow of its view, which nobody looks at.
@@ -233,6 +236,11 @@ impl Gauge {
         self.handled.fetch_add(handled, Ordering::Relaxed);
     }
 
+    /// So many unknown events more were passed over.
+    pub(crate) fn ignore(&self, ignored: u64) {
+        self.ignored.fetch_add(ignored, Ordering::Relaxed);
+    }
+
     /// So many attempts are under way.
     pub(crate) fn set_in_flight(&self, attempts: usize) {
         self.in_flight.store(attempts, Ordering::Relaxed);
@@ -275,6 +283,7 @@ impl Gauge {
             },
             rate,
             handled,
+            ignored: self.ignored.load(Ordering::Relaxed),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             retries: self.shelf.retries(),
             parked_keys: keys.saturating_sub(retrying_keys),

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::source::panicked;
+use super::source::{panicked, pass_unknown};
 use super::{
     Chunk, Failure, Interrupt, Keeper, PAUSES, Processor, Sorting, Step, Stopping, Trouble, before,
 };
 use crate::actor::Panic;
 use crate::clock::Timestamp;
-use crate::event::Recorded;
+use crate::event::{DecodeError, Recorded};
 use crate::letters::desk::{Clerk, LetterError, Order, Task, What};
 use crate::letters::shelf::{Change, Fate};
 use crate::letters::{Attempt, Letter};
-use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
+use crate::retry::{ErrorClass, FailurePolicy, OnFailure, UnknownEvents};
 use crate::store::{EventStore, Filter, StoreError};
 use crate::stream::Position;
 use crate::telemetry::chain;
@@ -40,6 +40,11 @@ impl<K: Keeper> Processor<K> {
                 Err(Interrupt::Failed(earlier)) => failure = earlier,
                 Err(trouble) => return Err(trouble),
             }
+        }
+        if let (UnknownEvents::Refuse, Some(DecodeError::UnknownName { .. })) =
+            (self.wiring.policy.unknown, failure.source.downcast_ref())
+        {
+            return Err(Trouble::unknown(&failure.header).into());
         }
         match self.wiring.policy.on_failure {
             OnFailure::Park => self.park(*failure).map(|()| Step::Behind),
@@ -239,13 +244,14 @@ impl<K: Keeper> Processor<K> {
         let reached = self.position;
         // A letter is no replay: it would not have been tried then.
         let replayed = Position::START;
-        let decoder = &self.wiring.decoder;
+        let wiring = &self.wiring;
         let kept = self.keeper.keep(&mut |target| {
             let mut chunk = Chunk::up_to(reached);
             let source = routes.get(&*recorded.header.name).and_then(|i| sources.get(*i));
-            if let Some(source) = source {
-                let sorting = Sorting::without_letters(&shelf, replayed, decoder);
-                source.fold_recorded(target, &recorded, &sorting, &mut chunk);
+            let sorting = Sorting::without_letters(&shelf, replayed, wiring);
+            match source {
+                Some(source) => source.fold_recorded(target, &recorded, &sorting, &mut chunk),
+                None => pass_unknown(sources, &recorded, &sorting, &mut chunk),
             }
             if chunk.failure.is_none() {
                 chunk.changes.push(Change::Remove(Arc::clone(key), position));

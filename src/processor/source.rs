@@ -10,15 +10,16 @@ use tracing::trace_span;
 use super::{Chunk, Failure, Sorting};
 use crate::actor::Panic;
 use crate::bus::{Cursor, Peek, Reference, Topic, Topics};
-use crate::event::{Claim, DecodeError, Envelope, EventSet, Header, Recorded, claim};
+use crate::event::{DecodeError, Envelope, EventSet, Header, Recorded, SetInfo};
 use crate::letters::shelf::Fate;
+use crate::retry::UnknownEvents;
 use crate::store::Decoder;
 use crate::stream::{Position, StreamId};
 use crate::telemetry;
 
 /// A topic whose events are folded into a `T`.
 pub(crate) trait Source<T>: Send {
-    /// The stored names of the events that may have a handler.
+    /// The stored names of the events that have a handler.
     fn names(&self) -> Vec<&'static str>;
 
     /// Whether the events of this stored name are not handled in a replay; none if it is not the same for all of them.
@@ -28,7 +29,7 @@ pub(crate) trait Source<T>: Send {
     fn is_event_live_only(&self, event: &Recorded, decoder: &Decoder) -> bool;
 
     /// The set of events.
-    fn set(&self) -> Claim;
+    fn set(&self) -> SetInfo;
 
     /// The events that have a handler, for the map.
     fn heard(&self) -> Reference;
@@ -135,9 +136,7 @@ impl<T, S: EventSet> TypedSource<T, S> {
 impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
     fn names(&self) -> Vec<&'static str> {
         let named = S::NAMES.iter().zip(&self.handlers);
-        let handled = named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name);
-        // What those are read as is only known when one is met.
-        handled.chain(S::FORMER_NAMES.iter().copied()).collect()
+        named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
     }
 
     fn is_live_only(&self, name: &str) -> Option<bool> {
@@ -164,8 +163,8 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
             && handlers.all(|handler| handler.live_only)
     }
 
-    fn set(&self) -> Claim {
-        claim::<S>()
+    fn set(&self) -> SetInfo {
+        SetInfo::of::<S>()
     }
 
     fn heard(&self) -> Reference {
@@ -347,6 +346,29 @@ fn call<T, S: EventSet>(
         Err(panic) => panicked(&panic),
     };
     Err((source, span.id().map(|id| id.into_u64())))
+}
+
+/// Deals with an event that no source has a handler for: the program does not know it, unless the handler is gone that it
+/// once had.
+pub(super) fn pass_unknown<T>(
+    sources: &Sources<T>,
+    event: &Recorded,
+    sorting: &Sorting<'_>,
+    chunk: &mut Chunk,
+) {
+    let header = &event.header;
+    if matches!(sorting.fate(header.position), Fate::Discarded) {
+        return;
+    }
+    let Some(unknown) = sources.iter().find_map(|source| source.set().unknown(header)) else {
+        return;
+    };
+    match sorting.unknown {
+        UnknownEvents::Ignore => chunk.ignored += 1,
+        UnknownEvents::Refuse | UnknownEvents::Park => {
+            chunk.failure = without_key(header, unknown.into(), sorting, chunk).err();
+        }
+    }
 }
 
 /// Deals with an event that cannot be handled and whose key is not known: it is kept in order by its stream.

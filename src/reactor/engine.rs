@@ -42,8 +42,8 @@ use crate::letters::shelf::{Change, Fate};
 use crate::letters::{Letter, LetterState};
 use crate::processor::gauge::Gauge;
 use crate::processor::ledger::{Begin, Ledger};
-use crate::processor::{ConsumerState, Progress, Stopping, Trouble, read};
-use crate::retry::{ErrorClass, FailurePolicy, OnFailure};
+use crate::processor::{ConsumerState, Progress, Stopping, Trouble, before, read};
+use crate::retry::{ErrorClass, FailurePolicy, OnFailure, UnknownEvents};
 use crate::sequencer::Head;
 use crate::store::{Decoder, Filter, Page, StoreError};
 use crate::stream::Position;
@@ -154,7 +154,7 @@ impl Engine {
         ledger: Ledger,
         begin: &Begin,
     ) -> Self {
-        let filter = Filter::Names(routes.keys().copied().collect());
+        let filter = routes.filter();
         let position = match options.start {
             super::StartFrom::Oldest => begin.position,
             super::StartFrom::Newest => begin.position.max(begin.replayed),
@@ -509,8 +509,8 @@ impl Engine {
             if position > through {
                 break;
             }
-            let route = self.routes.get(&*recorded.header.name);
-            if route.is_none_or(|route| route.live_only && position <= self.replayed) {
+            let route = self.routes.get(&recorded.header.name);
+            if route.is_some_and(|route| route.live_only && position <= self.replayed) {
                 continue;
             }
             // Whatever its key is by now: what became a letter before the app ended is one.
@@ -521,6 +521,19 @@ impl Engine {
                 Fate::Handle => {}
                 Fate::Edited(payload) => recorded.payload = payload,
                 Fate::Discarded => continue,
+            }
+            if route.is_none() {
+                match self.failures.unknown {
+                    UnknownEvents::Ignore => {
+                        self.wiring.gauge.ignore(1);
+                        continue;
+                    }
+                    UnknownEvents::Park => {}
+                    UnknownEvents::Refuse => {
+                        self.over = Some(Trouble::unknown(&recorded.header));
+                        return self.window.reach(before(position), &head);
+                    }
+                }
             }
             let (key, work) = prepare(&self.routes, &self.wiring.decoder, &recorded);
             let header = recorded.header;
@@ -666,11 +679,14 @@ async fn try_once(work: &mut Work, delivery: Delivery, timeout: Duration) -> Res
 
 /// Reads an event: its key, and how it is handled. What cannot be read is kept in order by its stream: nothing else is known of it.
 fn prepare(routes: &Routes, decoder: &Decoder, recorded: &Recorded) -> (Arc<str>, Work) {
-    let prepared = match routes.get(&*recorded.header.name) {
+    let prepared = match routes.get(&recorded.header.name) {
         Some(route) => Panic::catch(|| (route.prepare)(recorded, decoder))
             .map_err(|panic| panicked(&panic))
             .and_then(|prepared| prepared.map_err(Into::into)),
-        None => Err("there is no handler for it any more".into()),
+        None => Err(match routes.unknown(&recorded.header) {
+            Some(unknown) => unknown.into(),
+            None => "there is no handler for it any more".into(),
+        }),
     };
     let key = match &prepared {
         Ok(prepared) => prepared.key.as_deref(),

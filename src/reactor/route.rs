@@ -8,15 +8,57 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Delivery;
-use crate::event::{DecodeError, EventSet, Recorded};
+use crate::event::{DecodeError, EventSet, Header, Recorded, SetInfo};
 use crate::id::DeliveryId;
-use crate::store::Decoder;
+use crate::store::{Decoder, Filter};
 
 /// Why an attempt failed.
 pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
-/// What an engine handles, by the stored names of the events.
-pub(crate) type Routes = HashMap<&'static str, Route>;
+/// What an engine handles.
+#[derive(Default)]
+pub(crate) struct Routes {
+    /// By the stored names of the events.
+    by_name: HashMap<&'static str, Route>,
+    /// The sets of the events.
+    sets: Vec<SetInfo>,
+}
+
+impl Routes {
+    /// Adds what is done with the events of `set` of these names; the flag says that it is not done in a replay. Those of a former
+    /// name are among them: what they are read as is only known when one is met.
+    pub(crate) fn add(
+        &mut self,
+        set: SetInfo,
+        names: impl IntoIterator<Item = (&'static str, bool)>,
+        prepare: &Arc<Prepare>,
+    ) {
+        let former = set.former_names.iter().map(|name| (*name, false));
+        for (name, live_only) in names.into_iter().chain(former) {
+            let new = || Route { prepare: Arc::clone(prepare), live_only };
+            // Of two versions of one event, each part knows by itself whether it is for a replay.
+            self.by_name.entry(name).or_insert_with(new).live_only &= live_only;
+        }
+        self.sets.push(set);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Route> {
+        self.by_name.get(name)
+    }
+
+    /// Why an event cannot be read, if the program does not know its name.
+    pub(crate) fn unknown(&self, event: &Header) -> Option<DecodeError> {
+        self.sets.iter().find_map(|set| set.unknown(event))
+    }
+
+    pub(crate) fn filter(&self) -> Filter {
+        Filter::of_sets(self.by_name.keys().copied(), self.sets.iter().copied())
+    }
+}
 
 /// How the events of one name are handled.
 pub(crate) struct Route {

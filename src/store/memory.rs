@@ -162,7 +162,7 @@ impl EventStore for Memory {
             while through < end && events.len() < limit {
                 through += 1;
                 if let Some(found) = log.at(through)
-                    && filter.admits(&found.event.header.name)
+                    && filter.admits(&found.event.header)
                 {
                     events.push(found.event.clone());
                 }

@@ -13,7 +13,7 @@ use tracing::trace_span;
 use super::{EventSubscriber, SubscriberStatus, Subscriptions};
 use crate::actor::Panic;
 use crate::bus::{Batch, Listener, Reference, Routed, Routes, SubscriptionError};
-use crate::event::Claim;
+use crate::event::SetInfo;
 use crate::processor::ConsumerState;
 use crate::telemetry::{self, chain};
 
@@ -34,8 +34,8 @@ type Call<S, T> = dyn Fn(&mut S, &T) -> Option<Result<(), Box<dyn Error + Send +
 pub(super) trait Hearing<S>: Any + Send {
     fn heard(&self) -> Vec<Reference>;
 
-    /// The set of events, if they are durable.
-    fn set(&self) -> Option<Claim>;
+    /// The set of events, if they are durable, with their stored names.
+    fn set(&self) -> Option<SetInfo>;
 
     fn begin(
         self: Box<Self>,
@@ -54,7 +54,7 @@ impl<S: EventSubscriber, T: Routed> Hearing<S> for TypedHearing<S, T> {
         self.handlers.iter().map(|handler| handler.heard.clone()).collect()
     }
 
-    fn set(&self) -> Option<Claim> {
+    fn set(&self) -> Option<SetInfo> {
         T::set()
     }
 

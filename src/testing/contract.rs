@@ -44,6 +44,7 @@ pub fn store_contract<S: EventStore>(make: impl Fn() -> S) {
     every_header_and_payload_comes_back_as_it_was(&make());
     pages_follow_each_other_without_gaps(&make());
     a_filter_lets_through_what_it_names(&make());
+    a_filter_finds_what_is_unknown(&make());
     a_stream_is_read_from_any_version(&make());
     a_long_stream_among_others_is_read_in_order(&make());
     a_reader_may_break_off_and_come_back_to_the_store(&make());
@@ -333,7 +334,7 @@ fn a_filter_lets_through_what_it_names(store: &impl EventStore) {
     const NAMES: [&str; 3] = ["a.one", "a.two", "a.three"];
     let id = stream("a", "1");
     let events = (0..900_usize).map(|at| named(&id, NAMES.get(at % 3).unwrap_or(&""))).collect();
-    accepted(&one(store, Commit::new().append(id, ExpectedVersion::Any, events)));
+    accepted(&one(store, Commit::new().append(id.clone(), ExpectedVersion::Any, events)));
     let cases: [&[&'static str]; 5] = [
         &["a.two"],
         &["a.three", "a.one"],
@@ -345,7 +346,7 @@ fn a_filter_lets_through_what_it_names(store: &impl EventStore) {
         let filter = Filter::Names(names.to_vec());
         let wanted = (1..=900_u64).filter(|position| {
             let index = (position - 1) % 3;
-            NAMES.get(index as usize).is_some_and(|name| filter.admits(name))
+            NAMES.get(index as usize).is_some_and(|name| filter.admits(&named(&id, name).header))
         });
         let wanted: Vec<_> = wanted.collect();
         for limit in [1, 10, 250, 2_000] {
@@ -362,6 +363,31 @@ fn a_filter_lets_through_what_it_names(store: &impl EventStore) {
             }
             same("filtered", &seen, &wanted);
         }
+    }
+}
+
+fn a_filter_finds_what_is_unknown(store: &impl EventStore) {
+    let streams = [stream("a", "1"), stream("ab", "1"), stream("b", "1")];
+    for (place, id) in streams.iter().cycle().take(600).enumerate() {
+        let name = ["a.one", "a.two", "new", "b.one"].get(place / 3 % 4).copied().unwrap_or("");
+        let commit = Commit::new();
+        let events = vec![named(id, name)];
+        accepted(&one(store, commit.append(id.clone(), ExpectedVersion::Any, events)));
+    }
+    let all = page(store, 0, &Filter::All, 1_000).0;
+    let cases: [(&[&'static str], &[&'static str]); 4] =
+        [(&["a.one"], &["a"]), (&[], &["a", "b"]), (&["new"], &[]), (&["b.one"], &["ab", "none"])];
+    for (names, categories) in cases {
+        let filter = Filter::NamesAndUnknown {
+            names: names.to_vec(),
+            categories: categories.to_vec(),
+            known: vec!["a.one", "a.two"],
+        };
+        let wanted = all.iter().filter(|event| filter.admits(&event.header));
+        let wanted: Vec<_> = wanted.map(|event| event.header.position).collect();
+        let found = page(store, 0, &filter, 1_000).0;
+        let found: Vec<_> = found.iter().map(|event| event.header.position).collect();
+        same("wanted or unknown", &found, &wanted);
     }
 }
 

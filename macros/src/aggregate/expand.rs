@@ -349,6 +349,13 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
         quote!(match __command { #(#command_names,)* #(#heard_names,)* })
     };
     let subscribe = (complete && !model.heard.is_empty()).then(|| subscribe(model));
+    let unknown = model.unknown.as_ref().map(|policy| {
+        quote! {
+            fn unknown_events() -> #krate::UnknownEvents {
+                #krate::UnknownEvents::#policy
+            }
+        }
+    });
     let types = quote_spanned! {events.span()=>
         type Event = #events;
         type Command = #commands;
@@ -373,6 +380,7 @@ fn aggregate(model: &Model, complete: bool) -> TokenStream {
             fn command_name(__command: &#commands) -> &'static ::core::primitive::str {
                 #command_name
             }
+            #unknown
             #subscribe
         }
     }

@@ -128,7 +128,7 @@ impl Engine {
         self.running.push(Box::pin(async move {
             let checked = async {
                 let recorded = read_edited(decoder.store(), position, &payload, consumer).await?;
-                let Some(route) = routes.get(&*recorded.header.name) else {
+                let Some(route) = routes.get(&recorded.header.name) else {
                     return Ok(());
                 };
                 let prepared = Panic::catch(|| (route.prepare)(&recorded, &decoder).map(drop));

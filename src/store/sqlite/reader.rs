@@ -296,12 +296,13 @@ impl Reader {
             match filter {
                 Filter::All => self.unfiltered(path, after, head, limit, &mut events)?,
                 Filter::Names(names) if names.is_empty() => head,
-                Filter::Names(names) => {
+                Filter::Names(_) | Filter::NamesAndUnknown { .. } => {
+                    let wanted = Wanted::of(filter);
                     let mut through = after;
                     while through < head && events.len() < limit {
                         let end = head.min(through.saturating_add(WINDOW));
                         let room = limit - events.len();
-                        through = self.filtered(path, through, end, names, room, &mut events)?;
+                        through = self.filtered(path, through, end, &wanted, room, &mut events)?;
                     }
                     through
                 }
@@ -348,16 +349,16 @@ impl Reader {
         path: &Path,
         after: u64,
         end: u64,
-        wanted: &[&'static str],
+        wanted: &Wanted,
         limit: usize,
         events: &mut Vec<Recorded>,
     ) -> Result<u64, StoreError> {
         let refused = |error| failed(path, error);
-        let marks = vec!["?"; wanted.len()].join(", ");
         let mut select = self
             .log
             .prepare_cached(&format!(
-                select!("WHERE position > ? AND position <= ? AND name IN ({}) ORDER BY position LIMIT ?"), marks
+                select!("WHERE position > ? AND position <= ? AND ({}) ORDER BY position LIMIT ?"),
+                wanted.condition
             ))
             .map_err(refused)?;
         let mut at = 0;
@@ -367,8 +368,8 @@ impl Reader {
         };
         bind(&(after as i64)).map_err(refused)?;
         bind(&(end as i64)).map_err(refused)?;
-        for name in wanted {
-            bind(name).map_err(refused)?;
+        for value in &wanted.values {
+            bind(value).map_err(refused)?;
         }
         bind(&i64::try_from(limit).unwrap_or(i64::MAX)).map_err(refused)?;
         let before = events.len();
@@ -410,6 +411,41 @@ impl Reader {
             Ok(expected)
         };
         find().map(|position| missing(path, position)).map_err(|error| failed(path, error))
+    }
+}
+
+/// A filter as a condition of SQL, with the values of its parameters.
+struct Wanted {
+    condition: String,
+    values: Vec<Cow<'static, str>>,
+}
+
+impl Wanted {
+    fn of(filter: &Filter) -> Self {
+        let marks = |names: &[&'static str]| vec!["?"; names.len()].join(", ");
+        let mut values = Vec::new();
+        let condition = match filter {
+            Filter::All => "TRUE".to_owned(),
+            Filter::Names(names) => {
+                values.extend(names.iter().copied().map(Cow::Borrowed));
+                format!("name IN ({})", marks(names))
+            }
+            Filter::NamesAndUnknown { names, categories, known } => {
+                values.extend(names.iter().chain(known).copied().map(Cow::Borrowed));
+                // The hyphen ends the category, and the full stop is what comes after it.
+                for category in categories {
+                    values.extend([format!("{category}-").into(), format!("{category}.").into()]);
+                }
+                let ranges = vec!["(stream >= ? AND stream < ?)"; categories.len()];
+                format!(
+                    "name IN ({}) OR (name NOT IN ({}) AND ({}))",
+                    marks(names),
+                    marks(known),
+                    if ranges.is_empty() { "FALSE".to_owned() } else { ranges.join(" OR ") },
+                )
+            }
+        };
+        Self { condition, values }
     }
 }
 
