@@ -3,10 +3,17 @@
 //! The functions ask for [`MemberOf`] and [`SentTo`], which the macros implement, instead of the derived traits above
 //! them: a type that lacks its derive is then one error at that implementation, and none at each of these calls.
 
+mod upcasting;
+
 use std::marker::PhantomData;
 pub use std::sync::Arc;
 pub use std::vec::Vec;
 
+pub use self::upcasting::{
+    Line, alone, before, concat, former_names, has_steps, is, is_before, is_current, is_new_line,
+    line, payload, payload_json, read_as, reader, stored, stored_json, total, typed,
+    unknown_version, untyped, upcast,
+};
 use crate::codec::{Codec, CodecError};
 use crate::command::SentTo;
 use crate::event::{DecodeError, EventSchema, EventSet, MemberOf, decode_event};

@@ -147,7 +147,7 @@ enum Fault {
 }
 
 impl CodecError {
-    fn unfit(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn unfit(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         #[cfg(feature = "personal")]
         if let Some(source) = crate::personal::take_failure() {
             return Self(Fault::Unfit { source });

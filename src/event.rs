@@ -6,6 +6,7 @@
 
 mod reading;
 mod schema;
+pub(crate) mod upcasting;
 
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::reading::{Neighbours, ReadAs};
 pub use self::schema::EventSchema;
+pub use self::upcasting::{Json, Upcasts};
 use crate::clock::Timestamp;
 use crate::codec::{Codec, CodecError};
 use crate::id::{CausationId, CommandId, CorrelationId, EventId};
@@ -30,9 +32,15 @@ use crate::stream::{Position, StreamId, Version};
 /// type can be renamed while the log stays readable.
 ///
 /// # Changing an event
-/// Add a field with `#[serde(default)]` and leave the version alone: stored events without it stay readable. A raised version
-/// makes stored events of the older one unreadable to the type; for another shape add another event, and keep applying
-/// the old one.
+/// What is stored never changes; how it is read does.
+/// - A further field: give it `#[serde(default)]` and leave the version alone. Stored events without it stay readable.
+/// - Another shape: raise `version`, and write the step from the older version as one method of an
+///   `#[upcasts]` block. Without it the type does not compile. A stored event goes through all steps from its
+///   version on, one version at a time; an event of today's version is decoded as ever.
+/// - Another name: say the old one with `formerly`. The versions are one line through all names.
+/// - Two events out of one, one out of two, or none: `#[upcast(…)]` in the `#[aggregate]` block.
+/// - Both shapes for a time: keep the old type beside the new one, with the same name and another version, each with its
+///   `#[apply]`. What is stored is read as the type of exactly its version if there is one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",
@@ -50,6 +58,19 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// type has no [`Shape`](crate::Shape) are [unseen](Form::Unseen). An event that is implemented by hand is opaque.
     fn shape() -> Form {
         Form::Opaque(Self::NAME.to_owned())
+    }
+    /// The names that it had in the log before; its versions are one line through all of them.
+    const FORMER_NAMES: &'static [&'static str] = &[];
+    /// The oldest version of the payload's shape that it [reads](Self::upcast).
+    const OLDEST: u32 = Self::VERSION;
+
+    /// Reads a payload that was stored with a version from [`OLDEST`](Self::OLDEST) up to the one before today's.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it reads no such version, which is so for all unless this is written; or the payload is not of its shape.
+    fn upcast(schema_version: u32, codec: Codec, payload: &[u8]) -> Result<Self, DecodeError> {
+        let _ = (codec, payload);
+        Err(unknown_version::<Self>(schema_version))
     }
 }
 
@@ -178,15 +199,30 @@ pub enum DecodeError {
     },
     /// The event was written with a schema version that this program does not read.
     #[error(
-        "event {name:?} is stored with schema version {found}, this program reads version {known}"
+        "event {name:?} is stored with schema version {found}, this program reads {}: {}",
+        versions(*oldest, *known),
+        way_out(*found, *known)
     )]
     UnknownVersion {
         /// The event's stored name.
         name: &'static str,
         /// The version in the log.
         found: u32,
+        /// The oldest version that the type reads.
+        oldest: u32,
         /// The version that the type has.
         known: u32,
+    },
+    /// The event is read together with one beside it in its stream, which is not there, and nothing reads it alone.
+    #[error(
+        "event {name:?} (schema version {version}) is read together with an event beside it in its stream, which is not there: \
+         write an `#[upcast(event = {name:?}, version = {version})]` that reads it alone"
+    )]
+    Unpaired {
+        /// The event's stored name.
+        name: &'static str,
+        /// Its schema version.
+        version: u32,
     },
     /// The payload is not of the event's shape.
     #[error("the payload of event {name:?} (schema version {version}) does not fit its type")]
@@ -220,28 +256,42 @@ pub enum DecodeError {
     },
 }
 
-/// Decodes the payload of one event type; the helper of [`EventSet::decode`] implementations.
+/// The versions that a type reads, in words.
+fn versions(oldest: u32, known: u32) -> String {
+    match oldest == known {
+        true => format!("version {known}"),
+        false => format!("versions {oldest} to {known}"),
+    }
+}
+
+/// What to do about a version that a type does not read.
+fn way_out(found: u32, known: u32) -> String {
+    match found > known {
+        true => "a newer program wrote it, which can read it".to_owned(),
+        false => format!(
+            "write a step from it, `#[upcast(from = {found})]` under `#[upcasts]`, or read it in the aggregate"
+        ),
+    }
+}
+
+pub(crate) fn unknown_version<E: Event>(found: u32) -> DecodeError {
+    DecodeError::UnknownVersion { name: E::NAME, found, oldest: E::OLDEST, known: E::VERSION }
+}
+
+/// Decodes the payload of one event type, if need be through the steps from an older version; the helper of
+/// [`EventSet::decode`] implementations.
 ///
 /// # Errors
-/// [`DecodeError`] if the version is not the type's own or the payload is not of its shape.
+/// [`DecodeError`] if the type does not read this version or the payload is not of its shape.
 pub fn decode_event<E: Event>(
     schema_version: u32,
     codec: Codec,
     payload: &[u8],
 ) -> Result<E, DecodeError> {
     if schema_version != E::VERSION {
-        return Err(DecodeError::UnknownVersion {
-            name: E::NAME,
-            found: schema_version,
-            known: E::VERSION,
-        });
+        return E::upcast(schema_version, codec, payload);
     }
-    codec.decode(payload).map_err(|source| match codec.feature() {
-        Some(feature) if !codec.is_available() => {
-            DecodeError::MissingFeature { name: E::NAME.to_owned(), codec, feature }
-        }
-        _ => DecodeError::Payload { name: E::NAME, version: schema_version, source },
-    })
+    upcasting::payload(E::NAME, schema_version, codec, payload)
 }
 
 /// What is to be known of a set of events where its type is not.

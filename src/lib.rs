@@ -64,8 +64,8 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use codec::{Codec, CodecError};
 pub use command::{Command, Context, Outcome, Receipt, SendError, Sending, SentTo, Unavailable};
 pub use event::{
-    DecodeError, Envelope, Event, EventSchema, EventSet, Header, MemberOf, Metadata, Neighbours,
-    ReadAs, Recorded, TransientEvent, decode_event,
+    DecodeError, Envelope, Event, EventSchema, EventSet, Header, Json, MemberOf, Metadata,
+    Neighbours, ReadAs, Recorded, TransientEvent, Upcasts, decode_event,
 };
 pub use history::{
     Diff, DiffError, Difference, History, HistoryError, Loaded, Loading, StreamPoint, Trace,
@@ -112,4 +112,5 @@ pub use tidings_macros::idempotent;
 #[cfg(feature = "macros")]
 pub use tidings_macros::{
     Command, Event, Query, Shape, TransientEvent, aggregate, projection, reactor, subscriber,
+    upcasts,
 };

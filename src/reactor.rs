@@ -246,6 +246,13 @@ struct Reaction<R> {
     live_only: bool,
 }
 
+impl<R> Reaction<R> {
+    /// Whether it is the one to `E`. Its name does not tell: two events of one set may be versions of the same.
+    fn is<E: MemberOf>(&self) -> bool {
+        self.set.id == TypeId::of::<E::Set>() && self.index == E::INDEX
+    }
+}
+
 type Call<R> = dyn Fn(Arc<Bound<R>>, Arc<Decoded>, Delivery) -> Attempting + Send + Sync;
 
 type KeyOf = dyn Fn(&Decoded, &Header) -> String + Send + Sync;
@@ -367,7 +374,7 @@ impl<R: Reactor> Reactions<R> {
         call: impl Fn(Arc<Bound<R>>, Arc<Decoded>, Delivery) -> Attempting + Send + Sync + 'static,
     ) -> &mut Self {
         let name = <E as Event>::NAME;
-        if self.reactions.iter().any(|reaction| reaction.name == name) {
+        if self.reactions.iter().any(Reaction::is::<E>) {
             self.twice.push(name);
             return self;
         }
@@ -388,7 +395,7 @@ impl<R: Reactor> Reactions<R> {
     /// The reaction to `E`; takes note if there is none.
     fn reaction<E: MemberOf>(&mut self) -> Option<&mut Reaction<R>> {
         let name = <E as Event>::NAME;
-        let found = self.reactions.iter_mut().find(|reaction| reaction.name == name);
+        let found = self.reactions.iter_mut().find(|reaction| reaction.is::<E>());
         if found.is_none() {
             self.unhandled.push(name);
         }

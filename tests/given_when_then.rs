@@ -16,7 +16,7 @@ struct Deposited {
 }
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.withdrawn", version = 2)]
+#[event(name = "account.withdrawn", version = 2, oldest = 2)]
 struct Withdrawn {
     cents: i64,
 }

@@ -8,7 +8,7 @@ use tidings::{
 };
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[event(name = "account.deposited", version = 3)]
+#[event(name = "account.deposited", version = 3, oldest = 3)]
 struct Deposited {
     cents: i64,
 }
@@ -211,7 +211,7 @@ fn what_the_set_cannot_read_is_an_error_that_says_why() {
     ));
     assert!(matches!(
         decode("account.deposited", 4, br#"{"cents":1}"#),
-        DecodeError::UnknownVersion { name: "account.deposited", found: 4, known: 3 }
+        DecodeError::UnknownVersion { name: "account.deposited", found: 4, oldest: 3, known: 3 }
     ));
     assert!(matches!(
         decode("account.withdrawn", 1, br#"{"euros":1}"#),

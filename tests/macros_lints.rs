@@ -31,7 +31,7 @@ pub struct Deposited {
 }
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.closed", version = 2)]
+#[event(name = "account.closed", version = 2, oldest = 2)]
 struct Closed;
 
 /// Please add money.

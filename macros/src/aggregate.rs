@@ -2,6 +2,7 @@
 
 mod expand;
 mod snapshot;
+mod upcasting;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
@@ -10,6 +11,7 @@ use syn::spanned::Spanned;
 use syn::{Ident, LitStr, Path, ReturnType, Token, Type, Visibility};
 
 use self::snapshot::Snapshot;
+use self::upcasting::Upcast;
 use crate::errors::Errors;
 use crate::failures;
 use crate::handler::{
@@ -49,6 +51,7 @@ struct Model {
     applied: Vec<Applied>,
     decided: Vec<Decided>,
     heard: Vec<Heard>,
+    upcasts: Vec<Upcast>,
 }
 
 impl Model {
@@ -98,8 +101,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut model = parse_keys(arguments, &block, &mut errors);
     let methods = block.take_handlers(
         "aggregate",
-        &["command", "apply", "on"],
-        &["on"],
+        &["command", "apply", "on", "upcast"],
+        &["on", "upcast"],
         &["query"],
         &mut errors,
     );
@@ -107,10 +110,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         match name {
             "command" => model.decided.extend(command(&handler, &mut errors)),
             "on" => model.heard.extend(heard(&handler, &model.krate, &mut errors)),
+            "upcast" => model.upcasts.extend(upcasting::parse(&handler, &mut errors)),
             _ => model.applied.extend(apply(&handler, &mut errors)),
         }
     }
     check(&mut model, &mut errors);
+    upcasting::check(&model.upcasts, &mut errors);
 
     let generated = expand::expand(&model, errors.is_empty());
     let block = &block.item;
@@ -135,6 +140,7 @@ fn parse_keys(arguments: TokenStream, block: &Block, errors: &mut Errors) -> Mod
         applied: Vec::new(),
         decided: Vec::new(),
         heard: Vec::new(),
+        upcasts: Vec::new(),
     };
     let mut seen = Vec::new();
     let mut snapshot = None;

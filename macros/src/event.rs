@@ -1,9 +1,10 @@
 //! `#[derive(Event)]`: attribute → keys → the implementation.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::parse::ParseStream;
-use syn::{Data, DeriveInput, Ident, LitStr, Meta, Path};
+use syn::punctuated::Punctuated;
+use syn::{Data, DeriveInput, Ident, LitInt, LitStr, Meta, Path, Token};
 
 use crate::errors::Errors;
 use crate::keys::{self, CRATE, Keys};
@@ -11,7 +12,14 @@ use crate::shape;
 
 const KEYS: Keys = Keys {
     attribute: "#[event]",
-    known: &[("name", "name = \"account.deposited\""), ("version", "version = 1"), CODEC, CRATE],
+    known: &[
+        ("name", "name = \"account.deposited\""),
+        ("version", "version = 1"),
+        ("oldest", "oldest = 1"),
+        ("formerly", "formerly = \"account.paid_in\""),
+        CODEC,
+        CRATE,
+    ],
 };
 
 const CODEC: (&str, &str) = ("codec", "codec = MessagePack");
@@ -24,6 +32,11 @@ struct Model {
     name: Option<LitStr>,
     version: u32,
     codec: Option<(Ident, Option<&'static str>)>,
+    /// The version as it is written, if it is.
+    written: Option<LitInt>,
+    /// The oldest version that the type reads.
+    oldest: u32,
+    formerly: Vec<LitStr>,
     krate: Path,
 }
 
@@ -31,13 +44,22 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
     let mut errors = Errors::default();
     let model = parse(input, &mut errors);
     let shape = shape::of_event(input, &model.krate, &mut errors);
-    let implementation = expand(input, &model, &shape);
+    let implementation = expand(input, &model, &shape, errors.is_empty());
     let errors = errors.into_tokens();
     quote!(#implementation #errors)
 }
 
 fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
-    let mut model = Model { name: None, version: 1, codec: None, krate: keys::default_path() };
+    let mut model = Model {
+        name: None,
+        version: 1,
+        written: None,
+        oldest: 1,
+        codec: None,
+        formerly: Vec::new(),
+        krate: keys::default_path(),
+    };
+    let mut oldest = None;
     let mut seen = Vec::new();
     let (mut attributed, mut malformed) = (false, false);
     for attribute in &input.attrs {
@@ -52,7 +74,19 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         };
         malformed |= !KEYS.parse(list.tokens.clone(), &mut seen, errors, |key, input| match key {
             "name" => keys::text(input, "name").map(|name| model.name = Some(name)),
-            "version" => keys::version(input).map(|version| model.version = version),
+            "version" => {
+                let written: LitInt = input.fork().parse()?;
+                model.version = keys::version(input)?;
+                model.written = Some(written);
+                Ok(())
+            }
+            "oldest" => {
+                let written: LitInt = input.fork().parse()?;
+                model.oldest = keys::version(input)?;
+                oldest = Some(written);
+                Ok(())
+            }
+            "formerly" => formerly(input).map(|names| model.formerly = names),
             "codec" => codec(input).map(|codec| model.codec = Some(codec)),
             _ => keys::path(input).map(|path| model.krate = path),
         });
@@ -67,6 +101,25 @@ fn parse(input: &DeriveInput, errors: &mut Errors) -> Model {
         );
     } else if !malformed && !seen.iter().any(|key| key == "name") {
         KEYS.missing(input.ident.span(), "name", errors);
+    }
+    if let Some(oldest) = oldest.filter(|_| model.oldest > model.version) {
+        errors.at(
+            &oldest,
+            format_args!(
+                "the type is at version {0}, and reads that at least: write `oldest = {0}`, or raise `version`",
+                model.version,
+            ),
+        );
+        model.oldest = model.version;
+    }
+    for (index, former) in model.formerly.iter().enumerate() {
+        if model.name.as_ref().is_some_and(|name| name.value() == former.value()) {
+            errors
+                .at(former, "that is its name today: write one that it had before, or remove this");
+        }
+        if model.formerly.iter().take(index).any(|earlier| earlier.value() == former.value()) {
+            errors.at(former, "this name is given twice: remove one of them");
+        }
     }
     refuse_generics(input, "an event", errors);
     if let Data::Union(union) = &input.data {
@@ -87,6 +140,18 @@ fn codec(input: ParseStream<'_>) -> syn::Result<(Ident, Option<&'static str>)> {
     })
 }
 
+/// Reads one former name, or a list of them in brackets.
+fn formerly(input: ParseStream<'_>) -> syn::Result<Vec<LitStr>> {
+    if !input.peek(syn::token::Bracket) {
+        return Ok(vec![keys::text(input, "former name")?]);
+    }
+    let content;
+    syn::bracketed!(content in input);
+    let name = |input: ParseStream<'_>| keys::text(input, "former name");
+    let names: Punctuated<LitStr, Token![,]> = content.parse_terminated(name, Token![,])?;
+    Ok(names.into_iter().collect())
+}
+
 /// Refuses type parameters and lifetimes: the name in the log, or in traces, stands for one type.
 pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Errors) {
     if !input.generics.params.is_empty() {
@@ -99,12 +164,13 @@ pub(crate) fn refuse_generics(input: &DeriveInput, what: &str, errors: &mut Erro
     }
 }
 
-fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStream {
+/// `complete` is false if there were mistakes: that steps are not there either would be another.
+fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream, complete: bool) -> TokenStream {
     // There is no stub for a generic type: it would be generic too.
     if !input.generics.params.is_empty() {
         return TokenStream::new();
     }
-    let Model { version, codec, krate, .. } = model;
+    let Model { version, oldest, formerly, codec, krate, .. } = model;
     let ident = &input.ident;
     let where_clause = &input.generics.where_clause;
     // Without a name a stub that is unique: another mistake would follow from two equal ones.
@@ -125,6 +191,26 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
             const _: () = ::core::assert!(#krate::Codec::#codec.is_available(), #message);
         })
     });
+    let former_names = (!formerly.is_empty()).then(|| {
+        quote! {
+            const FORMER_NAMES: &'static [&'static ::core::primitive::str] = &[#(#formerly),*];
+        }
+    });
+    let older = (oldest < version).then(|| quote!(const OLDEST: ::core::primitive::u32 = #oldest;));
+    let upcast = (oldest < version && complete).then(|| {
+        // Spans the version, so that the error about steps that are not there stands where it was raised.
+        let span = model.written.as_ref().map_or_else(Span::call_site, LitInt::span);
+        let upcast = quote_spanned!(span=> #krate::__private::upcast::<Self>);
+        quote! {
+            fn upcast(
+                __schema_version: ::core::primitive::u32,
+                __codec: #krate::Codec,
+                __payload: &[::core::primitive::u8],
+            ) -> ::core::result::Result<Self, #krate::DecodeError> {
+                #upcast(__schema_version, __codec, __payload)
+            }
+        }
+    });
     quote! {
         #available
         #[automatically_derived]
@@ -136,6 +222,9 @@ fn expand(input: &DeriveInput, model: &Model, shape: &TokenStream) -> TokenStrea
                 #shape
             }
             #format
+            #former_names
+            #older
+            #upcast
         }
     }
 }

@@ -125,6 +125,9 @@ impl Block {
                             .join(" or "),
                     ),
                 );
+                if let Meta::List(list) = &attribute.meta {
+                    keys = keys.take().or_else(|| Some(list.tokens.clone()));
+                }
                 found = found.or(meant.copied());
                 false
             });
@@ -166,6 +169,7 @@ fn attribute_keys(
 fn refuse_cfg(name: &str, attributes: &[Attribute], errors: &mut Errors) {
     let why = match name {
         "query" => "since its projection answers for it",
+        "upcast" => "since the old version stands in the log",
         _ => "since what it handles stands in the log",
     };
     for attribute in attributes {
@@ -185,7 +189,7 @@ fn without_handler_attributes(item: TokenStream) -> TokenStream {
             for item in &mut block.items {
                 if let ImplItem::Fn(method) = item {
                     method.attrs.retain(|attribute| {
-                        !["command", "apply", "on", "query"]
+                        !["command", "apply", "on", "query", "upcast"]
                             .iter()
                             .any(|name| attribute.path().is_ident(name))
                     });

@@ -20,6 +20,7 @@ mod reactor;
 mod shape;
 mod subscriber;
 mod transient;
+mod upcasts;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
@@ -74,22 +75,80 @@ pub fn derive_shape(input: TokenStream) -> TokenStream {
 /// use tidings::Event;
 ///
 /// #[derive(Event, Serialize, Deserialize)]
-/// #[event(name = "account.deposited", version = 2)]
+/// #[event(name = "account.deposited", version = 1)]
 /// struct Deposited {
 ///     cents: i64,
 /// }
 ///
-/// assert_eq!((Deposited::NAME, Deposited::VERSION), ("account.deposited", 2));
+/// assert_eq!((Deposited::NAME, Deposited::VERSION), ("account.deposited", 1));
 /// ```
 ///
 /// # Keys of `#[event(…)]`
 /// - `name = "account.deposited"`: the name in the log. It stands apart from the Rust name, so that the type can be
 ///   renamed; it must never change itself.
-/// - `version = 2`: the version of the payload's shape, from 1, which is also the default.
+/// - `version = 2`: the version of the payload's shape, from 1, which is also the default. If it is raised, steps lead to it from each
+///   older version: write them under `#[upcasts]`, or the type does not compile.
+/// - `oldest = 2`: the oldest version that the type reads, 1 unless given: older ones were never stored, or the aggregate reads them.
+/// - `formerly = "account.paid_in"`, or a list `formerly = ["account.paid_in", "account.credited"]`: the names in the log that it had before.
+///   The versions are one line through all of them: a new name alone does not raise the version.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_derive(Event, attributes(event, shape))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     event::derive(&parse_macro_input!(input)).into()
+}
+
+/// Makes the functions of an `impl` block the steps of an event from its older versions: implements `tidings::Upcasts`.
+///
+/// `#[derive(Event)]` asks for them if `version` is above the oldest version that the type reads. A stored event goes through
+/// all steps from its version on; an event of today's version is decoded directly. Functions without an attribute stay as they are.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Codec, Event, Json, decode_event, upcasts};
+///
+/// #[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+/// #[event(name = "account.deposited", version = 3)]
+/// struct Deposited {
+///     cents: i64,
+///     source: Option<String>,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct DepositedV2 {
+///     cents: i64,
+/// }
+///
+/// #[upcasts]
+/// impl Deposited {
+///     #[upcast(from = 1)]
+///     fn in_cents(old: Json) -> Json {
+///         serde_json::json!({ "cents": old["euros"].as_i64().unwrap_or_default() * 100 })
+///     }
+///
+///     #[upcast(from = 2)]
+///     fn with_source(old: DepositedV2) -> Deposited {
+///         Deposited { cents: old.cents, source: None }
+///     }
+/// }
+///
+/// let deposited: Deposited = decode_event(1, Codec::Json, br#"{"euros":7}"#)?;
+/// assert_eq!(deposited, Deposited { cents: 700, source: None });
+/// # Ok::<(), tidings::DecodeError>(())
+/// ```
+///
+/// # Functions
+/// `#[upcast(from = 2)] fn with_source(old: DepositedV2) -> Deposited` leads from version 2 to version 3. There is one for each version
+/// from the oldest that the type reads to the one before today's; a hole, two from one version, and one from today's version or
+/// above do not compile. It takes what is stored by value and returns the value itself: it is total, and it looks at nothing else.
+///
+/// What it takes and gives is a type that serde knows, or `tidings::Json` (`serde_json::Value`, called by one of these two names) for
+/// shapes whose type is gone. A typed step hands its value to a typed one as it is; between the two kinds it is converted.
+///
+/// # Keys
+/// - `crate = path`: where to find the crate, if not at `::tidings`.
+#[proc_macro_attribute]
+pub fn upcasts(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    upcasts::expand(arguments.into(), item.into()).into()
 }
 
 /// Makes a type a transient event: implements `tidings::TransientEvent` and `tidings::Carried`. It cannot be generic.
@@ -248,6 +307,15 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 ///   `event`, and of its `header`; what it gives is `Display`. It decides as a command does, and returns what a command handler may return; its command id
 ///   is derived from the event, so it takes effect once. The first start with it begins with the oldest event in the log.
 ///
+/// - `#[upcast(event = "account.moved", version = 1)] fn moved(old: MovedV1) -> (StreetChanged, CityChanged)` reads stored events of that name
+///   and version that are no event of today: as several, as one, or as none. It returns what a command handler may return, but no
+///   `Result`, and takes the old shape's own type, or `tidings::Json`. It has no `self`, and looks at nothing else.
+/// - `#[upcast(event = "account.street", version = 1, with_next = "account.city", next_version = 1)] fn address(street: StreetV1, city: CityV1) -> AddressChanged`
+///   reads two that stand next to each other in their stream, in the place of the second. The first alone is read by another `#[upcast]` of
+///   its name and version, or by the event of that name through its steps, and the second alone in the same way; if there is none, that is an error.
+///   With one argument, `fn copied(old: Json)`, it reads only the first, where that next follows; the next stays what it is, and is read at no
+///   further cost. If the next is an event of today, the two make a pair only if one command has made both.
+///
 /// # What it writes
 /// - `enum AccountEvent` with a variant for each event, named as its type; its `EventSet`; `From` each event and
 ///   `TryFrom` to each, which gives the value back if it is another event. Its `Debug` names the event and leaves out the
@@ -256,7 +324,61 @@ pub fn derive_query(input: TokenStream) -> TokenStream {
 /// - `Aggregate`, with a `decide` and an `apply` that call the methods.
 /// - For each event, that it is a `MemberOf` the enum and may be returned by the command handlers.
 ///
-/// Two events with one stored name do not compile.
+/// Two events with one stored name do not compile, unless their versions differ: then they are two versions of one event, side by side,
+/// and a stored event is read as the one of exactly its version. Without that it goes through the steps of the next newer one.
+///
+/// # Events that were stored otherwise
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tidings::{Event, Json, aggregate};
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "person.street_changed")]
+/// struct StreetChanged {
+///     street: String,
+/// }
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "person.city_changed")]
+/// struct CityChanged {
+///     city: String,
+/// }
+///
+/// #[derive(Deserialize)]
+/// struct MovedV1 {
+///     street: String,
+///     city: String,
+/// }
+///
+/// #[derive(Default)]
+/// struct Person {
+///     street: String,
+///     city: String,
+/// }
+///
+/// #[aggregate(category = "person", events = PersonEvent)]
+/// impl Person {
+///     #[apply]
+///     fn street(&mut self, event: &StreetChanged) {
+///         self.street.clone_from(&event.street);
+///     }
+///
+///     #[apply]
+///     fn city(&mut self, event: &CityChanged) {
+///         self.city.clone_from(&event.city);
+///     }
+///
+///     /// Was split.
+///     #[upcast(event = "person.moved", version = 1)]
+///     fn moved(old: MovedV1) -> (StreetChanged, CityChanged) {
+///         (StreetChanged { street: old.street }, CityChanged { city: old.city })
+///     }
+///
+///     /// Was given up.
+///     #[upcast(event = "person.pinged", version = 1)]
+///     fn pinged(_: Json) {}
+/// }
+/// ```
 ///
 /// # Keys
 /// - `category = "account"`: the category of the streams, without a hyphen. It stands in the log and must never change.

@@ -71,7 +71,8 @@ impl<A: Aggregate> AggregateSubscriptions<A> {
     ) -> &mut Self {
         let event = <E as Event>::NAME;
         let set = SetInfo::of::<E::Set>();
-        if self.routes.iter().any(|route| route.set.id == set.id && route.event == event) {
+        // By its index, not by its name: two events of one set may be versions of the same.
+        if self.routes.iter().any(|route| route.set.id == set.id && route.index == E::INDEX) {
             self.twice.push(event);
             return self;
         }

@@ -140,7 +140,7 @@ impl Building {
         Ok(arbiters)
     }
 
-    /// Keeps two sets from using the same stored name.
+    /// Keeps two sets from using the same stored name. One set may have it several times, for versions of an event.
     fn claim(&mut self, set: SetInfo) -> Result<(), StartError> {
         let (id, names) = (set.id, &mut self.names);
         match set.stored_names().find(|name| *names.entry(name).or_insert(id) != id) {

@@ -197,12 +197,12 @@ impl Reference {
         let place = Place::of::<E::On>();
         // What is no event among others stands for all of them: an enum of events.
         let one = place.events.contains(&E::EVENT);
-        let events = if one { vec![E::EVENT] } else { place.events.to_vec() };
+        let events = if one { vec![E::EVENT] } else { once_each(place.events) };
         Self { place, events }
     }
 
     pub(crate) fn to_some<T: Routed>(events: Vec<&'static str>) -> Self {
-        Self { place: Place::of::<T>(), events }
+        Self { place: Place::of::<T>(), events: once_each(&events) }
     }
 }
 
@@ -300,7 +300,7 @@ impl Topics {
             name: name(place),
             keeping: place.keeping,
             carries: place.type_name,
-            events: place.events.to_vec(),
+            events: once_each(place.events),
             capacity: status.map(|status| status.capacity),
             published: status.map_or(0, |status| status.published),
             plain: place.name,
@@ -433,7 +433,9 @@ impl MapComponent {
         match self.publishes.iter_mut().find(|publishing| publishing.topic == topic) {
             Some(known) if known.grounds == grounds => add(&mut known.events, events),
             Some(_) => {}
-            None => self.publishes.push(MapPublishing { topic, events: events.to_vec(), grounds }),
+            None => {
+                self.publishes.push(MapPublishing { topic, events: once_each(events), grounds })
+            }
         }
     }
 }
@@ -444,4 +446,11 @@ fn add(known: &mut Vec<&'static str>, events: &[&'static str]) {
             known.push(event);
         }
     }
+}
+
+/// The names, each once: two events of one set may be versions of the same.
+fn once_each(names: &[&'static str]) -> Vec<&'static str> {
+    let mut events = Vec::with_capacity(names.len());
+    add(&mut events, names);
+    events
 }

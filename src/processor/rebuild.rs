@@ -44,10 +44,10 @@ use super::{
 use crate::clock::Clock;
 use crate::letters::desk::{ConsumerLetters, LetterError, What};
 use crate::letters::shelf::{Change, Shelf, Shelved};
-use crate::letters::{LetterState, ResolutionKind};
+use crate::letters::{Letter, LetterState, ResolutionKind};
 use crate::retry::FailurePolicy;
 use crate::sequencer::Head;
-use crate::store::Decoder;
+use crate::store::{Decoder, Filter};
 use crate::stream::Position;
 use crate::telemetry::chain;
 
@@ -695,13 +695,27 @@ impl<K: Keeper> Processor<K> {
         let mut shelved = std::mem::take(&mut *shadow.wiring.clerk.shelf.read());
         let letters = self.wiring.clerk.shelf.read().list();
         for letter in letters {
-            let source = self.routes.get(&*letter.event).and_then(|i| self.sources.get(*i));
-            let live_only = source.is_some_and(|source| source.is_live_only(&letter.event));
-            if live_only && shelved.at(letter.position).is_none() {
+            if self.is_live_only(&letter) && shelved.at(letter.position).is_none() {
                 shelved.apply(Change::Put(Box::new(letter)));
             }
         }
         shelved
+    }
+
+    /// Whether the letter's event is not handled in a replay. If its name does not tell, it is read; one that the log does not give is
+    /// kept.
+    fn is_live_only(&self, letter: &Letter) -> bool {
+        let source = self.routes.get(&*letter.event).and_then(|i| self.sources.get(*i));
+        let Some(source) = source else { return false };
+        source.is_live_only(&letter.event).unwrap_or_else(|| {
+            let before = Position::new(letter.position.as_u64().saturating_sub(1));
+            let page = self.wiring.decoder.store().read_log(before, &Filter::All, 1);
+            let event = page.ok().and_then(|page| page.events.into_iter().next());
+            event.is_none_or(|mut event| {
+                event.payload = letter.edited.clone().unwrap_or(event.payload);
+                source.is_event_live_only(&event, &self.wiring.decoder)
+            })
+        })
     }
 
     /// Stands still until there is a view to fold into, or the app stops it.

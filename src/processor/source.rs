@@ -26,8 +26,11 @@ pub(crate) trait Source<T>: Send {
     /// The stored names of the events that have a handler.
     fn names(&self) -> Vec<&'static str>;
 
-    /// Whether the events of this stored name are not handled in a replay.
-    fn is_live_only(&self, name: &str) -> bool;
+    /// Whether the events of this stored name are not handled in a replay; none if it is not the same for all of them.
+    fn is_live_only(&self, name: &str) -> Option<bool>;
+
+    /// Whether the event is not handled in a replay. One that cannot be read is not.
+    fn is_event_live_only(&self, event: &Recorded, decoder: &Decoder) -> bool;
 
     /// The set of events.
     fn set(&self) -> SetInfo;
@@ -140,10 +143,28 @@ impl<T: 'static, S: EventSet> Source<T> for TypedSource<T, S> {
         named.filter(|(_, handler)| handler.is_some()).map(|(name, _)| *name).collect()
     }
 
-    fn is_live_only(&self, name: &str) -> bool {
-        let mut named = S::NAMES.iter().zip(&self.handlers);
-        let found = named.find(|(known, _)| **known == name);
-        found.is_some_and(|(_, handler)| handler.as_ref().is_some_and(|handler| handler.live_only))
+    fn is_live_only(&self, name: &str) -> Option<bool> {
+        let live_only = |handler: &Handler<T, S>| handler.live_only;
+        if !self.handlers.iter().flatten().any(live_only) {
+            return Some(false);
+        }
+        if S::FORMER_NAMES.contains(&name) {
+            return None;
+        }
+        let named = S::NAMES.iter().zip(&self.handlers).filter(|(known, _)| **known == name);
+        let mut handlers = named.filter_map(|(_, handler)| handler.as_ref()).map(live_only);
+        let first = handlers.next()?;
+        handlers.all(|live_only| live_only == first).then_some(first)
+    }
+
+    fn is_event_live_only(&self, event: &Recorded, decoder: &Decoder) -> bool {
+        let Ok(Ok(read)) = Panic::catch(|| decoder.read::<S>(event)) else {
+            return false;
+        };
+        let events = read.as_slice().iter();
+        let mut handlers = events.filter_map(|event| self.handlers.get(event.index())?.as_ref());
+        handlers.next().is_some_and(|first| first.live_only)
+            && handlers.all(|handler| handler.live_only)
     }
 
     fn set(&self) -> SetInfo {

@@ -35,8 +35,9 @@ impl Routes {
     ) {
         let former = set.former_names.iter().map(|name| (*name, false));
         for (name, live_only) in names.into_iter().chain(former) {
-            let route = Route { prepare: Arc::clone(prepare), live_only };
-            self.by_name.insert(name, route);
+            let new = || Route { prepare: Arc::clone(prepare), live_only };
+            // Of two versions of one event, each part knows by itself whether it is for a replay.
+            self.by_name.entry(name).or_insert_with(new).live_only &= live_only;
         }
         self.sets.push(set);
     }

@@ -8,16 +8,18 @@ use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use super::{Decided, Heard, Model};
+use super::{Decided, Heard, Model, upcasting};
 
 /// `complete` is false if there were mistakes: then the handlers are not called, whose signatures may be wrong.
 pub(super) fn expand(model: &Model, complete: bool) -> TokenStream {
     let enums = [event_enum(model), command_enum(model)];
-    let event_set = event_set(model);
+    let event_set = event_set(model, complete);
     let events = each_event(model);
     let commands = each_command(model);
     let aggregate = aggregate(model, complete);
     let unique = unique_names(model).filter(|_| complete);
+    let lines = lines(model);
+    let upcasts = upcasting::assertions(model, &lines).filter(|_| complete);
     quote! {
         #(#enums)*
         #event_set
@@ -25,7 +27,15 @@ pub(super) fn expand(model: &Model, complete: bool) -> TokenStream {
         #(#commands)*
         #aggregate
         #(#unique)*
+        #(#upcasts)*
     }
+}
+
+/// The versions that the set's events read, as a constant expression.
+fn lines(model: &Model) -> TokenStream {
+    let krate = &model.krate;
+    let types = model.applied.iter().map(|applied| &applied.event);
+    quote!(&[#(#krate::__private::line::<#types>()),*])
 }
 
 fn visibility(model: &Model) -> TokenStream {
@@ -131,7 +141,7 @@ fn debug<'a>(
     }
 }
 
-fn event_set(model: &Model) -> TokenStream {
+fn event_set(model: &Model, complete: bool) -> TokenStream {
     let Model { events, krate, category, .. } = model;
     let types = || model.applied.iter().map(|applied| &applied.event);
     let schemas = schemas(krate, types());
@@ -157,7 +167,9 @@ fn event_set(model: &Model) -> TokenStream {
     let decode = model.applied.iter().map(|applied| {
         let (variant, event) = (&applied.variant, &applied.event);
         quote! {
-            if __name == #krate::__private::name::<#event>() {
+            if __name == #krate::__private::name::<#event>()
+                && __schema_version == #krate::__private::version::<#event>()
+            {
                 return ::core::result::Result::map(
                     #krate::__private::decode::<#event>(__schema_version, __codec, __payload),
                     Self::#variant,
@@ -165,11 +177,25 @@ fn event_set(model: &Model) -> TokenStream {
             }
         }
     });
+    let older = model.applied.iter().enumerate().map(|(index, applied)| {
+        let (variant, event) = (&applied.variant, &applied.event);
+        let index = Literal::usize_unsuffixed(index);
+        quote! {
+            ::core::option::Option::Some(#index) => ::core::result::Result::map(
+                #krate::__private::decode::<#event>(__schema_version, __codec, __payload),
+                Self::#variant,
+            )
+        }
+    });
+    let lines = lines(model);
+    let former_names = former_names(model);
+    let read = if complete { upcasting::read(model, &lines) } else { None };
     quote! {
         #[automatically_derived]
         impl #krate::EventSet for #events {
             const CATEGORY: &'static ::core::primitive::str = #category;
             const NAMES: &'static [&'static ::core::primitive::str] = #names;
+            #former_names
             fn index(&self) -> ::core::primitive::usize { #index }
             fn name(&self) -> &'static ::core::primitive::str { #name }
             fn schema_version(&self) -> ::core::primitive::u32 { #version }
@@ -186,10 +212,15 @@ fn event_set(model: &Model) -> TokenStream {
                 __codec: #krate::Codec,
                 __payload: &[::core::primitive::u8],
             ) -> ::core::result::Result<Self, #krate::DecodeError> {
+                const __LINES: &[#krate::__private::Line] = #lines;
                 #(#decode)*
-                ::core::result::Result::Err(#krate::__private::unknown_name::<Self>(__name))
+                match #krate::__private::reader(__LINES, __name, __schema_version) {
+                    #(#older,)*
+                    _ => ::core::result::Result::Err(#krate::__private::unknown_name::<Self>(__name)),
+                }
             }
             #schemas
+            #read
         }
         #[automatically_derived]
         impl<__R> #krate::IntoDecision<#events, __R> for #events {
@@ -215,6 +246,20 @@ fn schemas<'a>(krate: &syn::Path, events: impl Iterator<Item = &'a syn::Type>) -
             use #krate::__private::HasNoJsonSchema as _;
             #krate::__private::Vec::from([#(#each),*])
         }
+    }
+}
+
+/// The names of what is read in another way than the name says, in one constant.
+fn former_names(model: &Model) -> TokenStream {
+    let krate = &model.krate;
+    let types = model.applied.iter().map(|applied| &applied.event);
+    let names = upcasting::names(model);
+    quote! {
+        const FORMER_NAMES: &'static [&'static ::core::primitive::str] = {
+            const __NAMES: &[&[&::core::primitive::str]] =
+                &[#(#krate::__private::former_names::<#types>(),)* &[#(#names),*]];
+            &#krate::__private::concat::<{ #krate::__private::total(__NAMES) }>(__NAMES)
+        };
     }
 }
 
@@ -440,21 +485,21 @@ fn apply_body(model: &Model) -> TokenStream {
     quote!(match __event { #(#arms,)* })
 }
 
-/// One assertion for each event but the first: its stored name is none of the earlier ones.
+/// One assertion for each event but the first: no earlier one is stored with the same name and version.
 fn unique_names(model: &Model) -> impl Iterator<Item = TokenStream> {
     let Model { krate, events, .. } = model;
     model.applied.iter().enumerate().skip(1).map(move |(index, applied)| {
         let event = &applied.event;
         let earlier = model.applied.iter().take(index).map(|applied| &applied.event);
         let message = format!(
-            "`{}` is stored under the name of another event of `{events}`: give each `#[event(name = \"…\")]` a name of its own",
+            "`{}` is stored under the name and version of another event of `{events}`: give each `#[event(name = \"…\")]` a name of its own, or another version if they are the same event",
             applied.variant,
         );
         quote_spanned! {event.span()=>
             const _: () = ::core::assert!(
-                #krate::__private::is_new(
-                    #krate::__private::name::<#event>(),
-                    &[#(#krate::__private::name::<#earlier>()),*],
+                #krate::__private::is_new_line(
+                    &#krate::__private::line::<#event>(),
+                    &[#(#krate::__private::line::<#earlier>()),*],
                 ),
                 #message,
             );

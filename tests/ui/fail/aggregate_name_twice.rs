@@ -13,7 +13,7 @@ struct Deposit {
 }
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "account.deposited", version = 2)]
+#[event(name = "account.paid_in", formerly = "account.deposited")]
 struct PaidIn {
     cents: i64,
 }

@@ -42,6 +42,11 @@ mod shadows {
     pub trait TransientEvent {}
     pub trait Carried {}
     pub struct InMemory;
+    pub struct Json;
+    pub struct Recorded;
+    pub struct ReadAs;
+    pub trait Neighbours {}
+    pub trait Upcasts {}
     pub const Ok: () = ();
     pub const Err: () = ();
     pub const Some: () = ();
@@ -73,6 +78,18 @@ mod domain {
     #[event(name = "lamp.put_out")]
     pub struct PutOut;
 
+    #[derive(tidings::Event, Serialize, Deserialize)]
+    #[event(name = "lamp.dimmed", version = 2, formerly = "lamp.darkened")]
+    pub struct Dimmed;
+
+    #[tidings::upcasts]
+    impl Dimmed {
+        #[upcast(from = 1)]
+        fn upcast_steps(old: tidings::Json) -> tidings::Json {
+            old
+        }
+    }
+
     #[derive(tidings::Command, ::core::clone::Clone)]
     pub struct Light;
 
@@ -81,7 +98,7 @@ mod domain {
     pub struct IsLit;
 }
 
-use domain::{IsLit, Light, Lit, PutOut};
+use domain::{Dimmed, IsLit, Light, Lit, PutOut};
 use shadows::*;
 
 #[derive(Default)]
@@ -105,6 +122,17 @@ impl Lamp {
     fn command_name(&mut self, _: &PutOut) {
         self.lit = false;
     }
+
+    #[apply]
+    fn dimmed(&mut self, _: &Dimmed) {}
+
+    #[upcast(event = "lamp.blinked", version = 1)]
+    fn read(_: tidings::Json) -> (Lit, PutOut) {
+        (Lit, PutOut)
+    }
+
+    #[upcast(event = "lamp.on", version = 1, with_next = "lamp.off", next_version = 1)]
+    fn decode(_: tidings::Json, _: tidings::Json) {}
 }
 
 #[derive(Default)]

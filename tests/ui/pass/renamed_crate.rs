@@ -13,6 +13,18 @@ mod tidings {}
 #[event(name = "lamp.lit", crate = crate::framework::events)]
 struct Lit;
 
+#[derive(framework::events::Event, Serialize, Deserialize)]
+#[event(name = "lamp.dimmed", version = 2, crate = crate::framework::events)]
+struct Dimmed;
+
+#[framework::events::upcasts(crate = crate::framework::events)]
+impl Dimmed {
+    #[upcast(from = 1)]
+    fn first(_: framework::events::Json) -> Dimmed {
+        Dimmed
+    }
+}
+
 #[derive(framework::events::Command, Clone)]
 #[command(crate = framework::events)]
 struct Light;
@@ -33,6 +45,12 @@ impl Lamp {
 
     #[apply]
     fn lit(&mut self, _: &Lit) {}
+
+    #[apply]
+    fn dimmed(&mut self, _: &Dimmed) {}
+
+    #[upcast(event = "lamp.blinked", version = 1)]
+    fn blinked(_: framework::events::Json) {}
 }
 
 struct Lamps;
