@@ -62,6 +62,8 @@ pub(super) struct Found<A> {
 pub(super) struct Findings<A> {
     /// The aggregate, if it was to be loaded.
     pub(super) live: Option<Live<A>>,
+    /// A snapshot of it, if one is due. The shard has it written, after those that it has asked for before.
+    pub(super) snapshot: Option<Snapshot>,
     /// The ids that were looked up, each with what the log knows of it.
     pub(super) ids: Vec<(CommandId, Option<KnownCommand>)>,
 }
@@ -171,10 +173,10 @@ fn work<A: Aggregate>(
             }
             next
         };
-        let (report, snapshot) = match next {
+        let report = match next {
             None => return,
             Some(Errand::Save(due)) => match office.save(due) {
-                None => (Report::Saved, None),
+                None => Report::Saved,
                 Some(rest) => {
                     board.lock().errands.push_back(Errand::Save(rest));
                     continue;
@@ -184,34 +186,26 @@ fn work<A: Aggregate>(
                 let stream = wanted.stream.clone();
                 // User code is in here: its `Default`, its `Deserialize`, its `apply`.
                 let step = Panic::catch(|| office.step(wanted, loading));
-                let (result, snapshot) =
-                    match step.unwrap_or_else(|panic| Err(LoadError::Panicked(panic))) {
-                        Ok(Step::Unfinished(wanted, loading)) => {
-                            board.lock().errands.push_back(Errand::Stream(wanted, Some(loading)));
-                            continue;
-                        }
-                        Ok(Step::Finished(findings, snapshot)) => (Ok(findings), snapshot),
-                        Err(error) => (Err(error), None),
-                    };
-                (Report::Found(Found { stream, result }), snapshot)
+                let result = match step.unwrap_or_else(|panic| Err(LoadError::Panicked(panic))) {
+                    Ok(Step::Unfinished(wanted, loading)) => {
+                        board.lock().errands.push_back(Errand::Stream(wanted, Some(loading)));
+                        continue;
+                    }
+                    Ok(Step::Finished(findings)) => Ok(findings),
+                    Err(error) => Err(error),
+                };
+                Report::Found(Found { stream, result })
             }
         };
         // A shard that has ended needs no answer, and wants nothing more.
         if reports.blocking_send(report).is_err() {
             board.lock().errands.clear();
         }
-        // After the report: no command waits for it.
-        if let Some(keeper) = &office.keeper
-            && let Some(snapshot) = snapshot
-        {
-            keeper.save(vec![Due::Taken(snapshot)]);
-        }
     }
 }
 
 enum Step<A> {
-    /// Perhaps with a snapshot that is to be written.
-    Finished(Findings<A>, Option<Snapshot>),
+    Finished(Findings<A>),
     /// The rest of a long stream, to be continued behind the others.
     Unfinished(Wanted, Loading<A>),
 }
@@ -234,7 +228,7 @@ impl<A: Aggregate> Office<A> {
         let look_up = |id| Ok((id, self.decoder.store().find_command(id)?));
         let ids = wanted.ids.into_iter().map(look_up);
         let ids = ids.collect::<Result<_, StoreError>>()?;
-        Ok(Step::Finished(Findings { live, ids }, snapshot))
+        Ok(Step::Finished(Findings { live, snapshot, ids }))
     }
 
     /// The aggregate before its first event, or where its snapshot has it.

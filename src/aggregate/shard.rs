@@ -487,8 +487,10 @@ impl<A: Aggregate> Shard<A> {
             return;
         };
         queue.errand = false;
+        let mut snapshot = None;
         match result {
-            Ok(Findings { live, ids }) => {
+            Ok(Findings { live, snapshot: taken, ids }) => {
+                snapshot = taken;
                 if let Some(live) = live {
                     self.gauge.ignored.fetch_add(live.ignored, Ordering::Relaxed);
                     entry.live = Some(live);
@@ -523,6 +525,9 @@ impl<A: Aggregate> Shard<A> {
                 }
                 entry.queue = None;
             }
+        }
+        if let Some(snapshot) = snapshot {
+            self.save(Due::Taken(snapshot));
         }
         self.advance(&stream);
     }
