@@ -276,6 +276,10 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
     fn views_beside(&self) -> Option<PathBuf> {
         S::views_beside(self)
     }
+
+    fn keys_beside(&self) -> Option<PathBuf> {
+        S::keys_beside(self)
+    }
 }
 
 /// What an acknowledged commit survives.

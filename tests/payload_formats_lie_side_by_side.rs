@@ -44,7 +44,7 @@ struct Weighed {
 }
 
 #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[event(name = "parcel.sent", version = 2, codec = Cbor)]
+#[event(name = "parcel.sent", version = 2, oldest = 2, codec = Cbor)]
 struct Sent {
     to: String,
     carrier: CommandId,

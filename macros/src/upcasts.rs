@@ -207,9 +207,6 @@ fn implementation(krate: &Path, ty: &Type, steps: &[Step], complete: bool) -> To
 
 /// One expression for each step around the one before: what was stored with the step's version, or what the earlier steps gave.
 fn chain(krate: &Path, ty: &Type, steps: &[Step]) -> TokenStream {
-    let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
-        return TokenStream::new();
-    };
     let mut given: Option<(&Step, TokenStream)> = None;
     for step in steps {
         let (old, from) = (&step.old, step.from);
@@ -231,12 +228,13 @@ fn chain(krate: &Path, ty: &Type, steps: &[Step]) -> TokenStream {
         given = Some((step, call(step, &taken)));
     }
     let event = given.map(|(last, value)| hand_on(krate, ty, last, &value, ty));
-    let (first, last) = (first.from, last.from);
+    let versions = steps.iter().map(|step| step.from);
     quote! {
-        if __version < #first || __version > #last {
+        if !::core::matches!(__version, #(#versions)|*) {
             return ::core::result::Result::Err(#krate::__private::unknown_version::<Self>(__version));
         }
-        ::core::result::Result::Ok(#event)
+        let __event = #event;
+        ::core::result::Result::Ok(__event)
     }
 }
 
