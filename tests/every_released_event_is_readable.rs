@@ -47,7 +47,7 @@ mod first {
 
 /// The second release.
 #[derive(Debug, Clone, PartialEq, Event, Serialize, Deserialize)]
-#[event(name = "account.deposited", version = 2)]
+#[event(name = "account.deposited", version = 2, oldest = 2)]
 struct Deposited {
     cents: i64,
     note: Option<String>,

@@ -139,7 +139,7 @@ where
 
 /// The state that a bare query folds into, in the same way.
 pub(crate) fn fold(state: &mut (i64, u64), name: &str, payload: &[u8]) {
-    assert_eq!(name, SavingsEvent::NAMES[0]);
+    assert_eq!([name], SavingsEvent::NAMES);
     state.0 += serde_json::from_slice::<Saved>(payload).expect("an event").cents;
     state.1 += 1;
 }
