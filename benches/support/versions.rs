@@ -89,6 +89,7 @@ way! { typed,
 }
 
 way! { json,
+    #[expect(clippy::indexing_slicing, reason = "all payloads are objects")]
     #[upcasts]
     impl Deposited {
         #[upcast(from = 1)]
