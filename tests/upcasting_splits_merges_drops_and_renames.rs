@@ -572,7 +572,7 @@ mod account {
             }
 
             #[apply]
-            fn new(&mut self, _: &Deposited) {}
+            fn newer(&mut self, _: &Deposited) {}
         }
 
         /// Names the older type, and the newer one.
@@ -589,7 +589,7 @@ mod account {
             }
 
             #[on]
-            fn new(&mut self, event: &Deposited, header: &Header) {
+            fn newer(&mut self, event: &Deposited, header: &Header) {
                 self.seen.push(format!("{} cents, version {}", event.cents, header.schema_version));
             }
         }
