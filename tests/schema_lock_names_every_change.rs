@@ -180,7 +180,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `note` is new and has no default: stored events have no such field
     → `#[serde(default)]` on `note`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { cents: i64, note: Option<String> } r#"{"cents":1,"note":null}"#, r##"
 account.deposited, version 1: compatible in both directions
@@ -210,7 +210,7 @@ account.deposited, version 1: breaking
     → `#[serde(default)]` on `amount`; or `#[serde(rename = "cents")]`, if it is what `cents` was
   `cents` is gone: what is stored of it is not read
   the release before needs `cents`, which is no longer written
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ note: Option<String> } r#"{"note":"x"}"# => { remark: Option<String> } r#"{"remark":"x"}"#, r##"
 account.deposited, version 1: compatible in both directions
@@ -239,7 +239,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `note` was text? and is text: not all that is stored fits
     → restore `note`: text?
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ note: String } r#"{"note":""}"# => { note: Option<String> } r#"{"note":null}"#, r##"
 account.deposited, version 1: backward-compatible
@@ -258,7 +258,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `cents` was i64 and is i32: not all that is stored fits
     → restore `cents`: i64
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { cents: String } r#"{"cents":"1"}"#, r##"
 account.deposited, version 1: breaking
@@ -266,14 +266,14 @@ account.deposited, version 1: breaking
   `cents` was i64 and is text: not all that is stored fits
     → restore `cents`: i64
   the release before takes i64 for `cents`, and not every text
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ paid: Money } r#"{"paid":{"cents":1}}"# => { paid: MoneyIn } r#"{"paid":{"cents":1,"currency":""}}"#, r##"
 account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `paid.currency` is new and has no default: stored events have no such field
     → `#[serde(default)]` on `currency`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ at: std::net::IpAddr } r#"{"at":"1.1.1.1"}"# => { at: String } r#"{"at":"here"}"#, r##"
 account.deposited, version 1: cannot be judged
@@ -281,14 +281,14 @@ account.deposited, version 1: cannot be judged
   `at` was opaque("IP address") and is text: what serde writes of it cannot be seen
     → `#[shape(opaque = "…")]` gives it a name that stays; `#[derive(Shape)]` describes it
   → if serde writes the same as before, accept it: `TIDINGS_ACCEPT=1 cargo test`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { #[shape(opaque = "cents")] cents: Foreign } r#"{"cents":1}"#, r##"
 account.deposited, version 1: cannot be judged
   a part has changed that is not described
   `cents` was i64 and is opaque("cents"): what serde writes of it cannot be seen
     → `#[shape(opaque = "…")]` gives it a name that stays; `#[derive(Shape)]` describes it
   → if serde writes the same as before, accept it: `TIDINGS_ACCEPT=1 cargo test`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
 }
 
 #[test]
@@ -304,14 +304,14 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `tier` could be `Silver`, which is gone
     → restore the variant `Silver`, or `#[serde(alias = "Silver")]` on the one that took its place
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ tier: Tier } r#"{"tier":"Gold"}"# => { tier: TaggedTier } r#"{"tier":{"tier":"Gold"}}"#, r##"
 account.deposited, version 1: breaking
   this program does not read what is stored, and the release before it does not read what this one writes
   `tier` says in another way which variant it is
     → restore `#[serde(tag = …, content = …, untagged)]` on its type
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
 }
 
@@ -465,7 +465,7 @@ fn a_version_that_goes_back() {
     finds::<Of<second::Deposited>, Of<first::Deposited>>(
         r##"
 account.deposited: version 1 is older than version 2, which was released
-  → `#[event(name = "account.deposited", version = 2, oldest = 2)]`, or a higher one"##,
+  → `#[event(name = "account.deposited", version = 2)]`, or a higher one"##,
     );
 }
 
