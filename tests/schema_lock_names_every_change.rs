@@ -480,7 +480,8 @@ account.closed: a part of it cannot be seen
     → `#[derive(tidings::Shape)]` on the type, or `#[shape(opaque)]` on the field if it is of another crate
 
 account.deposited, version 1: breaking: it was released, and the set of category "account" has no such event
-  → restore it; or read it as what took its place: `#[upcast(event = "account.deposited", version = 1)]` in the `#[aggregate]`"##,
+  → restore it; or, if it is called otherwise today, `formerly = "account.deposited"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "account.deposited", version = 1)]` in the `#[aggregate]`"##,
     );
 }
 
@@ -644,4 +645,239 @@ mod json_schemas {
         assert!(found.contains("elsewhere.happened: it has no JSON Schema"), "{found}");
         assert!(found.contains("#[derive(schemars::JsonSchema)]"), "{found}");
     }
+}
+
+/// A program release by release, as `#[aggregate]` writes its set: what the lock says is to be written is what the next one has.
+mod releases {
+    macro_rules! release {
+        ($release:ident { $($events:item)* } { $($handlers:tt)* }) => {
+            pub(super) mod $release {
+                use serde::{Deserialize, Serialize};
+                use tidings::{Event, Json, aggregate, upcasts};
+
+                $($events)*
+
+                #[derive(Default)]
+                pub(in super::super) struct Member;
+
+                #[aggregate(category = "member", events = pub(in super::super) MemberEvent)]
+                impl Member { $($handlers)* }
+
+                // Not every release has steps.
+                #[allow(unused_imports, dead_code)]
+                mod used {
+                    use super::{Json, upcasts};
+                }
+            }
+        };
+    }
+
+    release!(first {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined")]
+        pub(in super::super) struct Joined { name: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.moved")]
+        pub(in super::super) struct Moved { street: String, city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.promoted")]
+        pub(in super::super) struct Promoted { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn moved(&mut self, _: &Moved) {}
+        #[apply]
+        fn promoted(&mut self, _: &Promoted) {}
+    });
+
+    release!(careless {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined")]
+        pub(in super::super) struct Joined { first: String, last: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+    });
+
+    release!(second {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined", version = 2)]
+        pub(in super::super) struct Joined { first: String, last: String }
+
+        #[upcasts]
+        impl Joined {
+            #[upcast(from = 1)]
+            fn two_names(old: Json) -> Joined {
+                Joined { first: String::new(), last: old["name"].as_str().unwrap_or_default().to_owned() }
+            }
+        }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+        #[upcast(event = "member.moved", version = 1)]
+        fn moved(old: Json) -> CityChanged {
+            CityChanged { city: old["city"].as_str().unwrap_or_default().to_owned() }
+        }
+    });
+
+    release!(renamed_with_another_shape {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined", oldest = 1)]
+        pub(in super::super) struct Joined { name: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.moved")]
+        pub(in super::super) struct Moved { street: String, city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: String }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn moved(&mut self, _: &Moved) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+    });
+
+    release!(renamed_and_set_back {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.came", formerly = "member.joined")]
+        pub(in super::super) struct Came { first: String, last: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn came(&mut self, _: &Came) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+        #[upcast(event = "member.moved", version = 1)]
+        fn moved(_: Json) {}
+    });
+}
+
+#[test]
+fn the_lines_that_it_says_are_the_ones_that_mend() {
+    finds::<releases::first::MemberEvent, releases::careless::MemberEvent>(
+        r##"
+member.joined, version 1: breaking
+  this program does not read what is stored, and the release before it does not read what this one writes
+  `first` is new and has no default: stored events have no such field
+    → `#[serde(default)]` on `first`; or `#[serde(rename = "name")]`, if it is what `name` was
+  `last` is new and has no default: stored events have no such field
+    → `#[serde(default)]` on `last`; or `#[serde(rename = "name")]`, if it is what `name` was
+  `name` is gone: what is stored of it is not read
+  the release before needs `name`, which is no longer written
+  → or raise the version: `#[event(name = "member.joined", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or, if version 1 was never released, delete its entry from the lock
+
+member.moved, version 1: breaking: it was released, and the set of category "member" has no such event
+  → restore it; or, if it is called otherwise today, `formerly = "member.moved"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "member.moved", version = 1)]` in the `#[aggregate]`
+
+member.promoted, version 1: breaking: it was released, and the set of category "member" has no such event
+  → restore it; or, if it is called otherwise today, `formerly = "member.promoted"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "member.promoted", version = 1)]` in the `#[aggregate]`"##,
+    );
+    let repository = Repository::new();
+    assert_eq!(repository.check::<releases::first::MemberEvent>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<releases::second::MemberEvent>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<releases::second::MemberEvent>(Recording::Nothing), Ok(0));
+}
+
+#[test]
+fn an_event_that_was_renamed_is_compared_with_what_it_was() {
+    finds::<releases::first::MemberEvent, releases::renamed_with_another_shape::MemberEvent>(
+        r##"
+member.rose, version 1: breaking
+  this program does not read what is stored, and the release before it does not read what this one writes
+  it was called member.promoted
+  `tier` was u8 and is text: not all that is stored fits
+    → restore `tier`: u8
+  the release before takes u8 for `tier`, and not every text
+  → or raise the version: `#[event(name = "member.rose", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or, if version 1 was never released, delete its entry from the lock"##,
+    );
+    finds::<releases::second::MemberEvent, releases::renamed_and_set_back::MemberEvent>(
+        r##"
+member.came: version 1 is older than version 2, which was released
+  → `#[event(name = "member.came", version = 2)]`, or a higher one"##,
+    );
+}
+
+/// Another set of the same category.
+struct Twin;
+
+impl EventSet for Twin {
+    const CATEGORY: &'static str = "account";
+    const NAMES: &'static [&'static str] = &[];
+
+    fn index(&self) -> usize {
+        0
+    }
+
+    fn name(&self) -> &'static str {
+        ""
+    }
+
+    fn schema_version(&self) -> u32 {
+        1
+    }
+
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn decode(_: &str, _: u32, _: Codec, _: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn no_set_is_passed_over_for_another_of_its_category() {
+    let repository = Repository::new();
+    let lock = || repository.lock(Recording::New).events::<Of<first::Deposited>>();
+    let found = lock().events::<Twin>().try_check().unwrap_err().to_string();
+    assert!(found.contains("category \"account\" has two sets, "), "{found}");
+    assert_eq!(
+        lock().events::<Of<first::Deposited>>().try_check().unwrap().len(),
+        1,
+        "given twice"
+    );
 }
