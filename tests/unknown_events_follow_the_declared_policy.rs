@@ -410,3 +410,80 @@ async fn an_aggregate_is_not_loaded_or_counts_as_it_declares() {
         app.shutdown().await.unwrap();
     }
 }
+
+/// Two programs with one state: the older one passes over what the newer one knows.
+macro_rules! account {
+    ($program:ident [$($policy:tt)*] { $($known:tt)* }) => {
+        mod $program {
+            use super::*;
+            use tidings::Shape;
+
+            #[derive(Event, Serialize, Deserialize)]
+            #[event(name = "account.deposited")]
+            pub(super) struct Deposited {
+                pub(super) cents: i64,
+            }
+
+            #[derive(Event, Serialize, Deserialize)]
+            #[event(name = "account.frozen")]
+            #[allow(dead_code, reason = "one of the programs alone has it")]
+            pub(super) struct Frozen {}
+
+            #[derive(Command, Clone)]
+            pub(super) struct Deposit;
+
+            #[derive(Default, Shape, Serialize, Deserialize)]
+            pub(super) struct Account {
+                pub(super) cents: i64,
+                pub(super) is_frozen: bool,
+            }
+
+            #[aggregate(category = "account", events = AccountEvent, snapshot(every = 1, on_passivation) $($policy)*)]
+            impl Account {
+                #[command]
+                fn deposit(&self, _: Deposit) -> Deposited {
+                    // What it decides on shows in what it decides.
+                    Deposited { cents: if self.is_frozen { 100 } else { 1 } }
+                }
+                #[apply]
+                fn deposited(&mut self, event: &Deposited) {
+                    self.cents += event.cents;
+                }
+                $($known)*
+            }
+        }
+    };
+}
+
+account!(passing [, unknown = ignore] {});
+account!(knowing [] {
+    #[apply]
+    fn frozen(&mut self, _: &Frozen) {
+        self.is_frozen = true;
+    }
+});
+
+/// A state that has not seen everything must not stand in the way of a program that knows more.
+#[tokio::test]
+async fn no_snapshot_is_taken_of_a_state_that_an_event_is_missing_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bank.db");
+    let store = Sqlite::open(&path).unwrap();
+    write(&store, &LOG);
+    let app = App::builder().store(store).aggregate::<passing::Account>().start().await.unwrap();
+    for id in ["a", "a", "b"] {
+        app.send(id, passing::Deposit).await.unwrap();
+    }
+    app.shutdown().await.unwrap();
+    let written: u64 =
+        app.status().aggregates[0].shards.iter().map(|shard| shard.snapshots_written).sum();
+    assert!(written > 0, "of the other account");
+    drop(app);
+
+    let builder = App::builder().store(Sqlite::open(&path).unwrap());
+    let app = builder.aggregate::<knowing::Account>().start().await.unwrap();
+    app.send("a", knowing::Deposit).await.unwrap();
+    let found = app.load::<knowing::Account>("a").await.unwrap();
+    assert_eq!((found.cents, found.is_frozen), (104, true));
+    app.shutdown().await.unwrap();
+}
