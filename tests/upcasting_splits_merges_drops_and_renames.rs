@@ -877,3 +877,73 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+/// An event that had another name, in a format that is not JSON, with a handler that is not for replays.
+#[cfg(feature = "messagepack")]
+mod visits {
+    use super::*;
+    use tidings::{Codec, Commit, ExpectedVersion, Recorded, Timestamp};
+
+    #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[event(name = "visit.ended", formerly = "visit.left", codec = MessagePack)]
+    struct Ended {
+        minutes: i64,
+    }
+
+    #[derive(Command, Clone)]
+    struct End;
+
+    #[derive(Default)]
+    struct Visit;
+
+    #[aggregate(category = "visit", events = VisitEvent)]
+    impl Visit {
+        #[command]
+        fn end(&self, _: End) -> Ended {
+            Ended { minutes: 1 }
+        }
+
+        #[apply]
+        fn ended(&mut self, _: &Ended) {}
+    }
+
+    #[derive(Default)]
+    struct Minutes;
+
+    #[projection(name = "minutes", classify = for_good)]
+    impl Minutes {
+        #[on(live_only)]
+        fn ended(&mut self, event: &Ended) -> Result<(), Box<dyn Error + Send + Sync>> {
+            match event.minutes {
+                ..10 => Ok(()),
+                minutes => Err(format!("{minutes} are too many").into()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edited_letter_of_a_handler_that_is_not_for_replays_outlives_a_rebuild() {
+        let builder = App::builder().store(tidings::Memory::new()).aggregate::<Visit>();
+        let app = builder.projection(Minutes).start().await.unwrap();
+        let stream = stream("visit", "1");
+        let mut payload = Vec::new();
+        Codec::MessagePack.encode(&Ended { minutes: 13 }, &mut payload).unwrap();
+        let mut header = Header::new(stream.clone(), "visit.left", 1, Timestamp::from_micros(1));
+        header.codec = Codec::MessagePack;
+        let event = Recorded { header, payload: payload.into() };
+        let commit = Commit::new().append(stream, ExpectedVersion::Any, vec![event]);
+        app.store().commit(&mut [commit]).unwrap();
+        app.send("2", End).await.unwrap();
+
+        let letters = app.letters().of("minutes").unwrap();
+        until("it is parked", || !letters.list().is_empty()).await;
+        let edited = letters.edit(Position::new(1), r#"{"minutes":14}"#).await;
+        let error = letters.at(Position::new(1)).unwrap().error().unwrap().to_owned();
+        assert!(error.contains("14 are too many"), "{error} {edited:?}");
+        app.rebuild::<Minutes>().await.unwrap();
+        assert!(letters.at(Position::new(1)).is_some(), "the letter is gone");
+        letters.edit(Position::new(1), r#"{"minutes":5}"#).await.unwrap();
+        assert!(letters.list().is_empty());
+        app.shutdown().await.unwrap();
+    }
+}
