@@ -9,8 +9,7 @@ use super::equal;
 use crate::aggregate::IntoDecision;
 use crate::codec::Codec;
 use crate::event::{
-    self, DecodeError, Event, EventSet, Json, MemberOf, Neighbours, ReadAs, Recorded, Upcasts,
-    upcasting,
+    self, DecodeError, EventSet, Json, MemberOf, Neighbours, ReadAs, Recorded, Upcasts, upcasting,
 };
 
 /// The versions that a type of event reads, and under which names.
