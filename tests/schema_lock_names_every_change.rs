@@ -1,7 +1,11 @@
 //! The schema lock names every change of an event: who still reads what, the field, and the line to write. Each verdict is checked
 //! against what serde makes of real payloads.
 #![cfg(all(feature = "macros", feature = "testing"))]
-#![allow(clippy::unwrap_used, reason = "helpers of tests: a broken assumption is a failed test")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a broken assumption is a failed test"
+)]
 #![allow(
     dead_code,
     reason = "the events are described and decoded, and not all of their fields are read"
