@@ -216,37 +216,71 @@ impl Checking<'_> {
         let last: rusqlite::Result<Option<i64>> =
             self.log.query_row("SELECT max(position) FROM events", [], |row| row.get(0));
         let last = match last {
-            Ok(last) => last.unwrap_or_default() as u64,
+            Ok(last) => last.unwrap_or_default().max(0) as u64,
             Err(error) => {
                 self.found.note(NOWHERE, format!("the events cannot be found: {error}"));
                 return Ok(0);
             }
         };
+        self.twice(
+            "SELECT NULL, stream, 'a row has position ' || position || ': positions begin with 1' \
+             FROM events WHERE position < 1",
+        )?;
+        let most = self.most_rows();
         let mut through = 0;
         while through < last {
+            match self.next_after(through) {
+                // In one step: a number that was changed may lie anywhere.
+                Ok(Some(next)) => {
+                    self.missing(through + 1, next);
+                    through = next - 1;
+                }
+                Err(error) if is_damage(&error) && through > most => {
+                    let what = format!("the events after {through} cannot be found: {error}");
+                    self.found.note(At { position: Some(through + 1), stream: None }, what);
+                    break;
+                }
+                Err(error) if !is_damage(&error) => return Err(failed(self.path, error)),
+                _ => {}
+            }
             let end = last.min(through.saturating_add(WINDOW));
-            self.window(through, end)?;
-            through = end;
+            through = self.window(through, end)?;
             progress(through, last);
         }
         Ok(last)
     }
 
+    /// How many rows there is room for in the log's files, at the least that one takes: its ids have 16 bytes.
+    fn most_rows(&self) -> u64 {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        (bytes(self.path) + bytes(&file::beside(self.path, "-wal"))) / 32
+    }
+
+    fn next_after(&self, through: u64) -> rusqlite::Result<Option<u64>> {
+        self.log
+            .prepare_cached("SELECT min(position) FROM events WHERE position > ?")?
+            .query_row([through as i64], |row| row.get(0))
+            .map(|next: Option<i64>| next.map(|next| next as u64))
+    }
+
     /// The rows after `through` up to `end`. What cannot be read in one go is read row by row, so that each one that is lost
-    /// has its name.
-    fn window(&mut self, through: u64, end: u64) -> Result<(), StoreError> {
+    /// has its name. Returns how far it has come: to the last row, and not into a gap behind it.
+    fn window(&mut self, through: u64, end: u64) -> Result<u64, StoreError> {
         let mut read = Vec::new();
         let collected = self.collect(through, end, &mut read);
         let mut expected = through + 1;
         match collected {
+            Ok(()) if read.is_empty() => {
+                self.missing(expected, end + 1);
+                Ok(end)
+            }
             Ok(()) => {
                 for event in read {
                     self.missing(expected, event.position);
                     expected = event.position + 1;
                     self.event(event);
                 }
-                self.missing(expected, end + 1);
-                Ok(())
+                Ok(expected - 1)
             }
             Err(error) if is_damage(&error) => {
                 for position in expected..=end {
@@ -263,7 +297,7 @@ impl Checking<'_> {
                         Err(error) => return Err(failed(self.path, error)),
                     }
                 }
-                Ok(())
+                Ok(end)
             }
             Err(error) => Err(failed(self.path, error)),
         }
