@@ -337,10 +337,15 @@ fn what_cannot_be_archived_is_refused_and_changes_nothing() {
     assert!(matches!(refused, Err(ArchiveError::Nothing)), "{refused:?}");
     assert!(!directory.path().join("new.db").exists());
     std::fs::write(directory.path().join("taken.db"), "a letter").unwrap();
-    for taken in ["taken.db", "old.db", "log.db", "log.views.db", "log.db-wal", "log.db.lock"] {
+    for taken in
+        ["taken.db", "old.db", "log.db", "log.views.db", "log.keys.db", "log.db-wal", "log.db.lock"]
+    {
         let refused = log.archive(&[stream(1)], taken);
         assert!(matches!(refused, Err(ArchiveError::Exists { .. })), "{taken}: {refused:?}");
     }
+    let refused = log.archive(&[stream(1)], "nowhere/new.db");
+    assert!(matches!(refused, Err(ArchiveError::Store(_))), "{refused:?}");
+    assert_eq!(log.archives().len(), 1, "what cannot be written is forgotten");
     assert_eq!(std::fs::read_to_string(directory.path().join("taken.db")).unwrap(), "a letter");
     assert!(matches!(log.restore("taken.db"), Err(ArchiveError::Unknown { .. })));
     assert_eq!(log.archives(), [directory.path().join("old.db").canonicalize().unwrap()]);
@@ -398,6 +403,8 @@ fn the_room_of_archived_events_is_used_again() {
     log.vacuum().unwrap();
     let (small, free) = pages();
     assert!(small < full && free == 0, "{small} pages, {free} free");
+    let written = std::fs::metadata(directory.path().join("log.db-wal")).unwrap().len();
+    assert_eq!(written, 0, "the write-ahead log keeps the room");
     assert_eq!(read(&log, 0, 0).unwrap().len(), 5_000);
 }
 
@@ -432,6 +439,23 @@ fn an_archive_that_was_begun_and_not_written_is_gone_on_with_or_taken_back() {
         drop(log);
         assert!(Sqlite::check(&path, |_, _| {}).unwrap().is_sound());
     }
+}
+
+#[test]
+fn an_archive_that_reached_the_log_though_that_failed_is_not_in_the_way_of_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let (log, twin) = (Sqlite::open(&path).unwrap(), Memory::new());
+    commit(&[&log, &twin], 0, 30, &mut 0);
+    let sql = "INSERT INTO archives VALUES (1, randomblob(16), 'old.db'); \
+               INSERT INTO meta VALUES ('last_archive', 1)";
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    assert_eq!(log.archive(&[stream(0)], "old.db").unwrap().events, 30);
+    drop(log);
+    let log = Sqlite::open(&path).unwrap();
+    assert_eq!(log.archives().len(), 1);
+    assert_eq!(log.restore("old.db").unwrap().events, 30);
+    same_reads(&log, &twin);
 }
 
 const LOG: &str = "TIDINGS_TEST_ARCHIVED_LOG";

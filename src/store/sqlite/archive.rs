@@ -203,7 +203,9 @@ impl Sqlite {
         };
         if let Err(error) = self.fill(&known, &log, &positions) {
             // Only what nothing refers to is taken back; if even that fails, the same call goes on from here.
-            if matches!(&error, ArchiveError::Store(StoreError::Full { .. })) {
+            let is_full = matches!(&error, ArchiveError::Store(StoreError::Full { .. }));
+            // What is there for another reason may be somebody else's file.
+            if is_full || matches!(place.try_exists(), Ok(false)) {
                 let _ = self.withdraw(&known, &log);
             }
             return Err(error);
@@ -245,8 +247,8 @@ impl Sqlite {
 
     /// Gives room that is free within the log back to the file system, by writing the log's file anew.
     ///
-    /// Commits wait meanwhile, readers do not. It takes as much room beside the log as the log itself, until it is done. It is
-    /// of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
+    /// Commits wait meanwhile, readers do not. Until it is done it takes as much room as the log will have, twice: beside the log and
+    /// among the temporary files. While another program reads the log, its write-ahead log may keep that room. It is of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
     ///
     /// # Errors
     /// [`StoreError`]; the log is as before.
@@ -278,13 +280,16 @@ impl Sqlite {
     /// Takes note of a new archive: from then on, rows may refer to it.
     fn register(&self, stored: &str, place: &Path) -> Result<Known, StoreError> {
         let id = crate::id::fresh();
-        let number = self.writer.lock().maintain(|log| {
+        // Synced, so that no power cut leaves a file of which the log knows nothing.
+        let number = self.writer.lock().maintain_synced(|log| {
             let number: i64 = log.query_row(
                 "SELECT coalesce((SELECT value FROM meta WHERE key = 'last_archive'), 0) + 1",
                 [],
                 |row| row.get(0),
             )?;
             log.execute("INSERT OR REPLACE INTO meta VALUES ('last_archive', ?)", [number])?;
+            // An earlier try may have reached the log though it failed. No row refers to what nobody knew of.
+            log.execute("DELETE FROM archives WHERE file = ?", [stored])?;
             log.execute(
                 "INSERT INTO archives VALUES (?, ?, ?)",
                 params![number, id.as_bytes(), stored],
@@ -612,7 +617,13 @@ impl Archives {
             if !is_there {
                 return Err(known.lost(&shared.files.log, MISSING));
             }
-            let archive = file::connect_to_read(&known.place)?;
+            let archive = file::connect_to_read(&known.place).map_err(|error| {
+                match known.place.exists() {
+                    true => error,
+                    // It was restored since it was looked for.
+                    false => known.lost(&shared.files.log, MISSING),
+                }
+            })?;
             check_identity(&archive, &known, shared)?;
             if self.open.len() >= OPEN {
                 self.open.remove(0);

@@ -221,7 +221,7 @@ impl Files {
 
     /// Whether a file of this log, or one that it may have, bears the name.
     pub(super) fn are_taken(&self, path: &Path) -> bool {
-        [&self.log, &self.index, &self.views].into_iter().any(|taken| {
+        [&self.log, &self.index, &self.views, &self.keys].into_iter().any(|taken| {
             taken == path
                 || ["-wal", "-shm", "-journal"].iter().any(|suffix| beside(taken, suffix) == path)
         }) || self.lock == path
