@@ -22,6 +22,11 @@
 //! before that stay in the log. [`verify`] finds damage without importing anything.
 //!
 //! Nobody else may write to the log meanwhile: import before the app is started.
+//!
+//! # Personal data
+//! It stays sealed in an export, whose lines hold payloads as the log does; the keys are not in it. Keys and views belong to a log of
+//! their identity alone. To put them beside a log that is imported, make that with the identity of the one that was exported:
+//! [`Transferred::log_id`] says it, and `SqliteOptions::log_id` takes it. Without its keys personal data cannot be read.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read, Write};
@@ -69,6 +74,8 @@ type Sum = [u8; 32];
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transferred {
+    /// The identity of the log that was exported.
+    pub log_id: Uuid,
     /// How many events are in the file.
     pub events: u64,
     /// How many commands without events are in the file.
@@ -238,7 +245,7 @@ pub fn verify(from: impl BufRead) -> Result<Transferred, ImportError> {
         match lines.next()? {
             Line::Event(event) => order.event(&event, lines.number)?,
             Line::Command(command) => order.command(&command, lines.number)?,
-            Line::End => return Ok(lines.transferred(0)),
+            Line::End => return Ok(lines.transferred(export.log_id, 0)),
         }
     }
 }
@@ -272,7 +279,7 @@ pub fn import(store: &dyn EventStore, from: impl BufRead) -> Result<Transferred,
             Ok(Line::Command(command)) => import.command(&command, lines.number)?,
             Ok(Line::End) => {
                 import.flush()?;
-                return Ok(lines.transferred(import.known));
+                return Ok(lines.transferred(export.log_id, import.known));
             }
             Err(error) => {
                 // The rest of the commit that was being read may stand in what cannot be read.
@@ -466,6 +473,7 @@ impl<'a, W: Write> Export<'a, W> {
         self.write("end", &end)?;
         self.to.flush()?;
         Ok(Transferred {
+            log_id: self.store.log_id(),
             events: end.events,
             commands: end.commands,
             known: 0,
@@ -615,8 +623,9 @@ impl<R: BufRead> Lines<R> {
         Ok(text)
     }
 
-    fn transferred(&self, known: u64) -> Transferred {
+    fn transferred(&self, log_id: Uuid, known: u64) -> Transferred {
         Transferred {
+            log_id,
             events: self.found.events,
             commands: self.found.commands,
             known,

@@ -107,7 +107,7 @@ impl Writer {
             return Ok(());
         }
         let path = &self.shared.files.log;
-        let (log, identity) = file::open_log(path, self.durability)?;
+        let (log, identity) = file::open_log(path, self.durability, None)?;
         let is_same = identity.log_id == self.shared.log_id
             && super::holds(&log, &self.through).map_err(|error| failed(path, error))?;
         if !is_same {
