@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Codec {
-    /// JSON text, readable with any database tool.
+    /// JSON text, readable with any database tool. It has no form for a float that is infinite or no number: that becomes null, as
+    /// which no float is read back.
     #[default]
     Json,
     /// MessagePack with the names of fields; with the feature `messagepack`.

@@ -489,6 +489,27 @@ fn an_archive_that_reached_the_log_though_that_failed_is_not_in_the_way_of_the_n
     same_reads(&log, &twin);
 }
 
+#[test]
+fn a_payload_of_any_bytes_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Sqlite::open(directory.path().join("log.db")).unwrap();
+    let payloads = [b"\xff\xfe".as_slice(), b"", b"\0", b"a\0b"];
+    let events = payloads.iter().flat_map(|payload| {
+        [Codec::Json, Codec::MessagePack, Codec::Cbor].map(|codec| {
+            let mut header = Header::new(stream(0), NAMES[0], 1, Timestamp::default());
+            header.codec = codec;
+            Recorded { header, payload: (*payload).into() }
+        })
+    });
+    let commit = Commit::new().append(stream(0), ExpectedVersion::Any, events.collect());
+    log.commit(&mut [commit]).unwrap()[0].clone().unwrap();
+    let before = read(&log, 0, 0).unwrap();
+    log.archive(&[stream(0)], "old.db").unwrap();
+    assert_eq!(read(&log, 0, 0).unwrap(), before);
+    log.restore("old.db").unwrap();
+    assert_eq!(read(&log, 0, 0).unwrap(), before);
+}
+
 const LOG: &str = "TIDINGS_TEST_ARCHIVED_LOG";
 const EVENTS: u64 = 700;
 

@@ -309,6 +309,34 @@ fn events_whose_archive_is_lost_or_damaged_are_named() {
 }
 
 #[test]
+fn archives_in_any_number_are_looked_into() {
+    let (_directory, path) = log();
+    let log = Sqlite::open(&path).unwrap();
+    let streams: Vec<_> = (10..110).map(stream).collect();
+    // Each of the streams in an archive of its own, and their events in turn.
+    for round in 0..2 {
+        for (number, stream) in streams.iter().enumerate() {
+            let time = Timestamp::from_micros(round);
+            let header = Header::new(stream.clone(), "thing.changed", 1, time);
+            let event = Recorded { header, payload: b"7".as_slice().into() };
+            let commit = Commit::new().append(stream.clone(), ExpectedVersion::Any, vec![event]);
+            log.commit(&mut [commit]).unwrap()[0].clone().unwrap();
+            if round == 1 {
+                log.archive(&[stream.clone()], format!("{number}.db")).unwrap();
+            }
+        }
+    }
+    let missing = log.archives()[0].clone();
+    drop(log);
+    assert_eq!(check(&path).archived, 200);
+    assert!(check(&path).is_sound());
+    std::fs::remove_file(missing).unwrap();
+    let found = check(&path);
+    // The file once, and each of its two events.
+    assert_eq!(found.damages, 3, "{:?}", found.damage);
+}
+
+#[test]
 fn pages_that_were_overwritten_cost_the_rows_on_them_and_no_others() {
     let (_directory, path) = log();
     let bytes = std::fs::read(&path).unwrap();

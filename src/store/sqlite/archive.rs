@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -216,6 +216,9 @@ impl Sqlite {
 
     /// Brings the events of the archive at `path` back into the log, and deletes the file.
     ///
+    /// A copy of the log knows the archive as well: at the same place, if its path began at the root. It cannot read those events
+    /// when the file is deleted.
+    ///
     /// They come back in small transactions, between which commits go on. It blocks: call it from a thread that may wait.
     ///
     /// # Crashes
@@ -392,10 +395,7 @@ impl Sqlite {
                 for column in 0..13 {
                     let value = row.get_ref(column).map_err(|error| failed(path, error))?;
                     insert
-                        .raw_bind_parameter(
-                            column + 1,
-                            rusqlite::types::ToSqlOutput::Borrowed(value),
-                        )
+                        .raw_bind_parameter(column + 1, ToSqlOutput::Borrowed(value))
                         .map_err(refused)?;
                 }
                 insert.raw_execute().map_err(refused)?;
@@ -422,7 +422,7 @@ impl Sqlite {
                 "INSERT INTO events ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)"
             ))?;
             for Moving { position, event_id, .. } in rows {
-                let kept: Option<Vec<Value>> = select
+                let kept: Option<Vec<Raw>> = select
                     .query_row(params![position, event_id], |row| {
                         (0..11).map(|column| row.get(column)).collect()
                     })
@@ -493,9 +493,9 @@ impl Sqlite {
 struct Moving {
     position: i64,
     event_id: Vec<u8>,
-    metadata: Value,
+    metadata: Raw,
     /// Or its length alone.
-    payload: Value,
+    payload: Raw,
 }
 
 impl Moving {
@@ -510,11 +510,43 @@ impl Moving {
 
     fn bytes(&self) -> u64 {
         match &self.payload {
-            Value::Text(text) => text.len() as u64,
-            Value::Blob(bytes) => bytes.len() as u64,
-            Value::Integer(length) => length.unsigned_abs(),
-            Value::Null | Value::Real(_) => 0,
+            Raw::Text(bytes) | Raw::Blob(bytes) => bytes.len() as u64,
+            Raw::Integer(length) => length.unsigned_abs(),
+            Raw::Null | Raw::Real(_) => 0,
         }
+    }
+}
+
+/// A value of a row as it stands there: text is what the log says is text, whether it is or not.
+enum Raw {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(Vec<u8>),
+    Blob(Vec<u8>),
+}
+
+impl FromSql for Raw {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(number) => Self::Integer(number),
+            ValueRef::Real(number) => Self::Real(number),
+            ValueRef::Text(text) => Self::Text(text.to_vec()),
+            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        })
+    }
+}
+
+impl ToSql for Raw {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
