@@ -322,7 +322,7 @@ fn archives_in_any_number_are_looked_into() {
             let commit = Commit::new().append(stream.clone(), ExpectedVersion::Any, vec![event]);
             log.commit(&mut [commit]).unwrap()[0].clone().unwrap();
             if round == 1 {
-                log.archive(&[stream.clone()], format!("{number}.db")).unwrap();
+                log.archive(std::slice::from_ref(stream), format!("{number}.db")).unwrap();
             }
         }
     }

@@ -11,8 +11,8 @@
 //! that appended none, so that it has no effect in the new log either. A first line says what is in the file, a last one how much.
 //!
 //! # Damage
-//! `sum` is the SHA-256 of the line before it, of its `sum` and of the line's own text: a line that was changed, is missing
-//! or stands in another place is found where it is, and named with its number. Without the last line the file is cut off. The
+//! `sum` is the SHA-256 of the 32 bytes of the sum before it (zeros before the first line) and of the line's own text up to
+//! `,"sum"`: a line that was changed, is missing or stands in another place is found where it is, and named with its number. Without the last line the file is cut off. The
 //! checksums are no signature: who writes the whole file anew can compute them, too.
 //!
 //! # Importing
