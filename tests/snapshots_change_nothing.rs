@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
+use serde::{Deserialize, Deserializer, Serialize};
 use snapshots::*;
 use tidings::sqlite::rusqlite::Connection;
 use tidings::testing::{Fault, Faults, Faulty, Operation};
 use tidings::{
-    App, Durability, EventStore, Memory, SendError, ShardStatus, Snapshot, Sqlite, StreamId,
-    Version,
+    App, Command, Durability, Event, EventStore, Memory, SendError, Shape, ShardStatus, Snapshot,
+    Sqlite, StreamId, Version, aggregate,
 };
 
 const ACCOUNTS: u8 = 4;
@@ -277,6 +278,55 @@ async fn each_occasion_has_a_snapshot_taken() {
     }
     app.shutdown().await.unwrap();
     assert!(app.store().load_snapshot(&stream("1")).unwrap().is_some());
+}
+
+/// A state that takes long to be read back, from however new a snapshot.
+#[derive(Default, Shape, Serialize, Deserialize)]
+struct Heavy {
+    #[serde(deserialize_with = "slowly")]
+    times: u32,
+}
+
+fn slowly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    std::thread::sleep(Duration::from_millis(600));
+    u32::deserialize(deserializer)
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "heavy.lifted", version = 1)]
+struct Lifted;
+
+#[derive(Command, Clone)]
+struct Lift;
+
+#[aggregate(category = "heavy", events = HeavyEvent, snapshot(every = 2, slower_than = "500 ms"))]
+impl Heavy {
+    #[command]
+    fn lift(&self, _: Lift) -> Lifted {
+        Lifted
+    }
+    #[apply]
+    fn lifted(&mut self, _: &Lifted) {
+        self.times += 1;
+    }
+}
+
+/// Otherwise each load would be followed by one more that helps nobody.
+#[tokio::test]
+async fn a_snapshot_that_takes_long_to_read_is_no_occasion_for_another_one() {
+    let app = App::builder().store(Memory::new()).aggregate::<Heavy>().arbiters(1);
+    let app = app.passivate_after(Duration::from_millis(10)).start().await.unwrap();
+    for _ in 0..3 {
+        app.send("1", Lift).await.unwrap();
+    }
+    until("it is written", || shard(&app).snapshots_written == 1).await;
+    until("it is passivated", || app.status().aggregates[0].live() == 0).await;
+    // It is loaded from version 2, and one event after it, before a fourth is decided.
+    app.send("1", Lift).await.unwrap();
+    app.shutdown().await.unwrap();
+    let heavy = StreamId::new("heavy", "1").unwrap();
+    let snapshot = app.store().load_snapshot(&heavy).unwrap().unwrap();
+    assert_eq!((shard(&app).snapshots_written, snapshot.version), (2, Version::new(4)));
 }
 
 /// Deposits so many times, and waits for the snapshot each time that one is due: of two that wait the newer one is written.
