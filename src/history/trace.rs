@@ -46,7 +46,8 @@ const INDENTED: usize = 64;
 /// Its text is the tree, a line for each, with time, name, stream, version and position; it holds no payload and no metadata. What
 /// stands deeper than 64 has its depth before it and is indented no further.
 ///
-/// It is in memory as a whole: about half a kilobyte for each event.
+/// It is in memory as a whole, with about half a kilobyte for each event; while it is read, with the payloads of up to 65,536 events at
+/// a time.
 ///
 /// # Examples
 /// ```
