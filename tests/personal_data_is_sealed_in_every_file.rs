@@ -292,3 +292,17 @@ async fn keys_can_be_kept_elsewhere_and_are_opened_once() {
     assert!(matches!(error, StartError::Keys(StoreError::Locked { .. })), "{error:?}");
     app.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_log_in_memory_keeps_its_keys_there_whatever_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("apart.db");
+    let app = App::builder().store(Memory::new()).keys(&keys).aggregate::<Customer>();
+    let app = app.start().await.unwrap();
+    app.send("7", Join::new("c-7", "Ada")).await.unwrap();
+    assert_eq!(ask(&app, "7").await.name, known("Ada"));
+    app.forget("c-7").await.unwrap();
+    assert_eq!(ask(&app, "7").await.name, forgotten("c-7"));
+    app.shutdown().await.unwrap();
+    assert!(!keys.exists());
+}

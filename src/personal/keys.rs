@@ -155,14 +155,18 @@ impl Key {
 }
 
 impl Keys {
-    /// The keys of `log`: in the file at `path` or, unless that is said, where the log has them. The file is opened if it
-    /// exists.
+    /// The keys of `log`: in the file at `path` or, unless that is said, where the log has them; those of a log in memory are there in
+    /// any case. The file is opened if it exists.
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be used, or these keys are in use from another one.
     pub(crate) fn of(log: &Arc<dyn EventStore>, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let log_id = log.log_id();
-        let path = path.or_else(|| log.keys_beside());
+        let path = match (log.keys_beside(), log.durability()) {
+            // Keys that outlive their log are of no use to anybody.
+            (None, Durability::Memory) => None,
+            (beside, _) => path.or(beside),
+        };
         let known = VAULTS.read().get(&log_id).and_then(Weak::upgrade);
         if let Some(vault) = known {
             vault.check_place(path.as_deref())?;
