@@ -102,7 +102,10 @@ impl Scales {
     #[on]
     fn weighed(&mut self, event: &Weighed) -> Result<(), String> {
         match event.grams {
-            0..1_000 => Ok(self.0.push(event.grams)),
+            0..1_000 => {
+                self.0.push(event.grams);
+                Ok(())
+            }
             grams => Err(format!("{grams} g are too much")),
         }
     }

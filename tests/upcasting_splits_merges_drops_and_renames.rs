@@ -606,7 +606,7 @@ mod account {
             }
 
             #[on]
-            async fn new(&self, event: &Deposited) {
+            async fn newer(&self, event: &Deposited) {
                 self.0.lock().unwrap().push(format!("{} cents", event.cents));
             }
         }
@@ -639,7 +639,7 @@ mod account {
             }
 
             #[apply]
-            fn new(&mut self, event: &Deposited) {
+            fn newer(&mut self, event: &Deposited) {
                 self.cents += event.cents;
             }
 
@@ -694,7 +694,7 @@ mod account {
             }
 
             #[apply]
-            fn new(&mut self, event: &Deposited) {
+            fn newer(&mut self, event: &Deposited) {
                 self.cents += event.cents;
             }
 

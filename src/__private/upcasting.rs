@@ -9,8 +9,7 @@ use super::equal;
 use crate::aggregate::IntoDecision;
 use crate::codec::Codec;
 use crate::event::{
-    self, DecodeError, Event, EventSet, Json, MemberOf, Neighbours, ReadAs, Recorded, Upcasts,
-    upcasting,
+    self, DecodeError, EventSet, Json, MemberOf, Neighbours, ReadAs, Recorded, Upcasts, upcasting,
 };
 
 /// The versions that a type of event reads, and under which names.
@@ -131,7 +130,7 @@ pub fn upcast<E: Upcasts>(version: u32, codec: Codec, payload: &[u8]) -> Result<
 
 /// The type reads no such version.
 #[cold]
-pub fn unknown_version<E: Event>(version: u32) -> DecodeError {
+pub fn unknown_version<E: Upcasts>(version: u32) -> DecodeError {
     event::unknown_version::<E>(version)
 }
 
@@ -139,7 +138,7 @@ pub fn unknown_version<E: Event>(version: u32) -> DecodeError {
 ///
 /// # Errors
 /// [`DecodeError::Payload`] if it is not of this shape.
-pub fn stored<E: Event, T: DeserializeOwned>(
+pub fn stored<E: Upcasts, T: DeserializeOwned>(
     version: u32,
     codec: Codec,
     payload: &[u8],
@@ -151,7 +150,7 @@ pub fn stored<E: Event, T: DeserializeOwned>(
 ///
 /// # Errors
 /// As [`stored`].
-pub fn stored_json<E: Event>(
+pub fn stored_json<E: Upcasts>(
     version: u32,
     codec: Codec,
     payload: &[u8],
@@ -163,7 +162,7 @@ pub fn stored_json<E: Event>(
 ///
 /// # Errors
 /// [`DecodeError::Payload`] if it is not of this shape.
-pub fn typed<E: Event, T: DeserializeOwned>(from: u32, json: Json) -> Result<T, DecodeError> {
+pub fn typed<E: Upcasts, T: DeserializeOwned>(from: u32, json: Json) -> Result<T, DecodeError> {
     upcasting::typed(E::NAME, from, json)
 }
 
@@ -171,7 +170,7 @@ pub fn typed<E: Event, T: DeserializeOwned>(from: u32, json: Json) -> Result<T, 
 ///
 /// # Errors
 /// [`DecodeError::Payload`] if it has no form in JSON.
-pub fn untyped<E: Event, T: Serialize>(from: u32, value: T) -> Result<Json, DecodeError> {
+pub fn untyped<E: Upcasts, T: Serialize>(from: u32, value: T) -> Result<Json, DecodeError> {
     upcasting::untyped(E::NAME, from, value)
 }
 

@@ -7,7 +7,7 @@ use tidings::{
 };
 
 #[derive(Event, Serialize, Deserialize)]
-#[event(name = "door.moved", version = 4_294_967_295)]
+#[event(name = "door.moved", version = 4_294_967_295, oldest = 4_294_967_295)]
 enum Moved {
     Opened,
     Closed,
