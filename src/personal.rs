@@ -41,8 +41,8 @@
 //!   request to be forgotten may take, and apart from those of the log. A file of keys that is restored takes over from the log whom it has
 //!   to forget before it is used. Without the keys the data is gone: a log without its `bank.keys.db` is not whole. Events that hold
 //!   some of it cannot be read then, until their subjects are forgotten.
-//! - **Exports.** What is exported is sealed, and the keys are not in it. An imported log is another one: give it the keys with
-//!   [`adopt_keys`]. The keys of streams that are imported into a log which has keys of its own stay behind.
+//! - **Exports.** What is exported is sealed, and the keys are not in it. An imported log is another one, unless it is made with the
+//!   [identity](crate::SqliteOptions::log_id) of the exported one: then it takes a copy of its keys. The keys of streams that are imported into a log which has keys of its own stay behind.
 //! - **Disks.** The key is overwritten where the file has it. What a journaling or copying file system, a snapshot of one, or the spare blocks of
 //!   a flash disk still hold of older contents is out of reach; encrypt the disk against that.
 //! - **Power cuts.** Under [`Durability::Os`](crate::Durability) one may take a new key and leave the event that is sealed with it. That event
@@ -163,8 +163,6 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use tokio::sync::oneshot;
 
-#[cfg(feature = "sqlite")]
-pub use self::file::adopt_keys;
 use self::forgotten::Notice;
 pub use self::forgotten::{SubjectEvent, SubjectForgotten};
 use self::keys::Key;

@@ -19,7 +19,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use people::*;
-use tidings::personal::adopt_keys;
 use tidings::testing::{Fault, Faulty, Operation};
 use tidings::{
     App, EventStore, Filter, ForgetError, Outcome, Position, Sqlite, StartError, StoreError,
@@ -156,10 +155,10 @@ async fn a_log_from_a_backup_that_cannot_be_told_at_once_is_told_at_the_next_sta
     app.shutdown().await.unwrap();
 }
 
-/// An imported log is another one; the keys go to it when somebody says so.
+/// An imported log is another one, unless it is made with the identity of the one that was exported.
 #[cfg(feature = "transfer")]
 #[tokio::test]
-async fn an_imported_log_is_given_the_keys_and_told_who_is_forgotten() {
+async fn an_imported_log_of_the_same_identity_takes_the_keys_and_is_told_who_is_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bank.db");
     let app = start(Sqlite::open(&path).unwrap()).await;
@@ -170,31 +169,31 @@ async fn an_imported_log_is_given_the_keys_and_told_who_is_forgotten() {
     let mut export = Vec::new();
     tidings::transfer::export_log(app.store(), &mut export).unwrap();
     app.forget("c-9").await.unwrap();
+    let log_id = app.store().log_id();
     app.shutdown().await.unwrap();
     drop(app);
 
     let other = tempfile::tempdir().unwrap();
-    let (path, keys) = (other.path().join("bank.db"), other.path().join("bank.keys.db"));
-    tidings::transfer::import(&Sqlite::open(&path).unwrap(), export.as_slice()).unwrap();
-    std::fs::copy(directory.path().join("bank.keys.db"), &keys).unwrap();
-    let refused = || App::builder().store(Sqlite::open(&path).unwrap()).start();
-    assert!(matches!(refused().await, Err(StartError::Keys(StoreError::Foreign { .. }))));
-    adopt_keys(&keys, &Sqlite::open(&path).unwrap()).unwrap();
+    let import = |log: &Sqlite, name: &str| {
+        tidings::transfer::import(log, export.as_slice()).unwrap();
+        let keys = other.path().join(name);
+        std::fs::copy(directory.path().join("bank.keys.db"), keys).unwrap();
+    };
+    let strange = Sqlite::open(other.path().join("strange.db")).unwrap();
+    import(&strange, "strange.keys.db");
+    let refused = App::builder().store(strange).start().await;
+    assert!(matches!(refused, Err(StartError::Keys(StoreError::Foreign { .. }))));
+
+    let path = other.path().join("bank.db");
+    import(&Sqlite::options().log_id(log_id).open(&path).unwrap(), "bank.keys.db");
     for _ in 0..2 {
         let app = start(Sqlite::open(&path).unwrap()).await;
         assert_eq!(ask(&app, "7").await.name, forgotten("c-7"));
         assert_eq!(ask(&app, "8").await.name, known("Grace"));
         assert_eq!(ask(&app, "9").await.name, forgotten("c-9"));
         assert_eq!(told(app.store()), ["c-7", "c-9"]);
-        let adopted = adopt_keys(&keys, app.store());
-        assert!(matches!(adopted, Err(StoreError::Locked { .. })), "{adopted:?}");
         app.shutdown().await.unwrap();
     }
-    // What is no file of keys stays as it is.
-    let log = Sqlite::open(other.path().join("other.db")).unwrap();
-    assert!(matches!(adopt_keys(&path, &log), Err(StoreError::Foreign { .. })));
-    assert!(matches!(adopt_keys(other.path().join("none"), &log), Err(StoreError::Failed { .. })));
-    assert!(!other.path().join("none").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

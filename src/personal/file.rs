@@ -219,59 +219,6 @@ impl KeysFile {
     }
 }
 
-/// Gives the keys in the file at `path` to `log`, into which the log that they belonged to was imported: an imported log is
-/// another one, and an app refuses keys that are not those of its log. Who was forgotten stays so, and the log is told of it when its
-/// app starts, unless it says so already.
-///
-/// The file belongs to `log` alone from then on. Call it while no app uses either; it blocks.
-///
-/// # Errors
-/// [`StoreError`]: `Locked` if the file is in use, `Foreign` or `Format` if it is no file of keys that this version reads,
-/// `Failed` if it is not there or cannot be written. It is as it was then.
-///
-/// # Examples
-#[cfg_attr(feature = "transfer", doc = "```")]
-#[cfg_attr(not(feature = "transfer"), doc = "```ignore")]
-/// use tidings::{Sqlite, personal, transfer};
-///
-/// # let directory = tempfile::tempdir()?;
-/// # let (old, new) = (directory.path().join("old"), directory.path().join("new"));
-/// # std::fs::create_dir(&old)?;
-/// # std::fs::create_dir(&new)?;
-/// # let mut file = Vec::new();
-/// transfer::export_log(&Sqlite::open(old.join("bank.db"))?, &mut file)?;
-///
-/// let log = Sqlite::open(new.join("bank.db"))?;
-/// transfer::import(&log, file.as_slice())?;
-/// if old.join("bank.keys.db").exists() {
-///     std::fs::copy(old.join("bank.keys.db"), new.join("bank.keys.db"))?;
-///     personal::adopt_keys(new.join("bank.keys.db"), &log)?;
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn adopt_keys(path: impl AsRef<Path>, log: &dyn EventStore) -> Result<(), StoreError> {
-    let files = Files::at(path.as_ref())?;
-    let path = &files.log;
-    if let Err(error) = std::fs::metadata(path) {
-        return Err(StoreError::Failed { place: path.display().to_string(), source: error.into() });
-    }
-    let lock = files.lock()?;
-    let adopt = || {
-        let mut writer = connect(path, None)?;
-        sqlite_file::use_wal(&writer).map_err(|error| refused(path, error))?;
-        let adopt = |transaction: &Connection| {
-            let owner = "UPDATE meta SET value = ? WHERE key = 'log_id'";
-            transaction.execute(owner, [log.log_id().as_bytes()])?;
-            // All that is known of the other log's positions.
-            transaction.execute("UPDATE meta SET value = 0 WHERE key = 'seen'", [])?;
-            transaction.execute("UPDATE forgotten SET position = NULL", [])
-        };
-        let transaction = writer.transaction().map_err(|error| refused(path, error))?;
-        adopt(&transaction).and_then(|_| transaction.commit()).map_err(|error| refused(path, error))
-    };
-    adopt().inspect_err(|_| lock.withdraw())
-}
-
 /// Opens a file of keys of this version; if there is none, and it is said for which log, it is made.
 fn connect(path: &Path, new_for: Option<Uuid>) -> Result<Connection, StoreError> {
     let refused = |error| refused(path, error);
