@@ -29,17 +29,26 @@
 //! # What the app cannot do for its user
 //! - **Views.** What a handler has copied out of an event is its own: delete it on [`SubjectForgotten`]. What is deleted from a view in tables
 //!   is overwritten in its file, and after that event the file's write-ahead log is emptied; a query that runs for longer than a second
-//!   at that moment delays it until the view is written next, or the app ends. A view that is kept beside another one
-//!   ([`Rebuild::keep_old`](crate::Rebuild::keep_old)) is told when it is switched back to: drop it instead.
+//!   at that moment delays it until the view is written next, or the app ends. A projection that is not part of the app at that moment deletes
+//!   nothing until it is part of one again. A view that is kept beside another one
+//!   ([`Rebuild::keep_old`](crate::Rebuild::keep_old)) is told when it is switched back to: drop it instead. One that is looked at
+//!   [as of an earlier point](crate::AsOf) keeps what it was folded with until it is dropped.
 //! - **Other places.** What a reactor has sent away, a file that a program wrote, its traces: none of them is known here. The text of an error
 //!   of the user's own code is kept in letters and traces as it is, so it should not quote what it was handed.
 //! - **The subject itself.** Its id stands in the log and in the file of keys in plaintext, and so does its length what a value has in JSON, to
 //!   the byte. Use an id that says nothing, such as a customer number; not an address.
 //! - **Backups.** A backup of the keys opens a backup of the log, or the log. Keep those of the keys for as short a time as a
 //!   request to be forgotten may take, and apart from those of the log. A file of keys that is restored takes over from the log whom it has
-//!   to forget before it is used. Without the keys the data is gone: a log without its `bank.keys.db` is not whole.
+//!   to forget before it is used. Without the keys the data is gone: a log without its `bank.keys.db` is not whole. Events that hold
+//!   some of it cannot be read then, until their subjects are forgotten.
+//! - **Exports.** What is exported is sealed, and the keys are not in it. An imported log is another one: give it the keys with
+//!   [`adopt_keys`]. The keys of streams that are imported into a log which has keys of its own stay behind.
 //! - **Disks.** The key is overwritten where the file has it. What a journaling or copying file system, a snapshot of one, or the spare blocks of
 //!   a flash disk still hold of older contents is out of reach; encrypt the disk against that.
+//! - **Power cuts.** Under [`Durability::Os`](crate::Durability) one may take a new key and leave the event that is sealed with it. That event
+//!   cannot be read until its subject is forgotten.
+//! - **Values made anew.** A value that user code makes with [`Personal::new`] from others, say in an `apply`, is forgotten from when on it is
+//!   first written, into an event or a snapshot; one that never was is only dropped.
 //! - **Memory.** Keys are wiped when they are dropped. Values are the user's types and are only dropped, when the last event or
 //!   state that holds them goes; swap and core dumps may hold them.
 //!
@@ -48,7 +57,8 @@
 //! # What it costs
 //! Sealing or opening a short value takes a few microseconds beside the JSON of its event. The first value of a subject adds a key,
 //! which must be durable before the event is: with [`Durability::Fsync`](crate::Durability) a group of commits that brings new subjects takes a second sync of
-//! the disk. An app without personal data opens no file and pays nothing.
+//! the disk. An app without personal data opens no file and pays nothing. When the file is made, and each time that it is opened, the log
+//! is looked through for who was forgotten, from where the file has seen it: a new file takes as long as a scan of the whole log.
 //!
 //! # Examples
 #![cfg_attr(all(feature = "macros", feature = "sqlite"), doc = "```")]
@@ -153,6 +163,8 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use tokio::sync::oneshot;
 
+#[cfg(feature = "sqlite")]
+pub use self::file::adopt_keys;
 use self::forgotten::Notice;
 pub use self::forgotten::{SubjectEvent, SubjectForgotten};
 use self::keys::Key;
@@ -574,7 +586,7 @@ impl<T: DeserializeOwned> Inner<T> {
 /// What was sealed has a shape, too: another one cannot be read.
 impl<T: Shape> Shape for Personal<T> {
     fn form(describing: &mut Describing) -> Form {
-        let sealed = Field::new("sealed", T::form(describing));
+        let sealed = Field::new("sealed", Form::Sealed(Box::new(T::form(describing))));
         Form::fields(vec![sealed, Field::new("subject", Form::Text)])
     }
 }
@@ -622,7 +634,7 @@ impl<'de> Visitor<'de> for Fields {
         let (mut subject, mut sealed) = (None, None);
         while let Some(field) = map.next_key()? {
             match field {
-                Name::Subject => subject = Some(map.next_value()?),
+                Name::Subject => subject = Some(map.next_value::<Subject>()?.0),
                 Name::Sealed => sealed = Some(map.next_value::<Text<Vec<u8>>>()?.0),
                 Name::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -634,7 +646,8 @@ impl<'de> Visitor<'de> for Fields {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-        let subject = fields.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+        let subject = fields.next_element::<Subject>()?;
+        let subject = subject.ok_or_else(|| de::Error::invalid_length(0, &self))?.0;
         let sealed = fields.next_element::<Text<Vec<u8>>>()?;
         Ok((subject, sealed.ok_or_else(|| de::Error::invalid_length(1, &self))?.0))
     }
@@ -642,9 +655,44 @@ impl<'de> Visitor<'de> for Fields {
     refuse_scalars!(
         visit_bool(bool),
         visit_i64(i64),
+        visit_i128(i128),
         visit_u64(u64),
+        visit_u128(u128),
         visit_f64(f64),
         visit_str(&str),
+        visit_bytes(&[u8])
+    );
+}
+
+/// The id of a subject in a payload.
+struct Subject(String);
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SubjectVisitor)
+    }
+}
+
+struct SubjectVisitor;
+
+impl Visitor<'_> for SubjectVisitor {
+    type Value = Subject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the id of a subject")
+    }
+
+    fn visit_str<E: de::Error>(self, subject: &str) -> Result<Self::Value, E> {
+        Ok(Subject(subject.to_owned()))
+    }
+
+    refuse_scalars!(
+        visit_bool(bool),
+        visit_i64(i64),
+        visit_i128(i128),
+        visit_u64(u64),
+        visit_u128(u128),
+        visit_f64(f64),
         visit_bytes(&[u8])
     );
 }
@@ -715,6 +763,38 @@ mod tests {
             },
             |bytes| Ok(ciborium::from_reader(bytes)?),
         );
+    }
+
+    /// What stands in the place of a sealed value, or of a part of it, may be what should have been sealed.
+    #[test]
+    fn what_is_not_sealed_is_not_quoted() {
+        let keys = Keys::in_memory(crate::id::fresh());
+        let check = |error: &dyn fmt::Display| {
+            let error = error.to_string();
+            assert!(!error.contains("4711"), "{error}");
+        };
+        for text in [
+            "4711",
+            "-4711",
+            "4711.5",
+            r#""4711""#,
+            r#"["4711"]"#,
+            r#"{"4711":1}"#,
+            r#"{"subject":4711,"sealed":""}"#,
+            r#"{"subject":"c-7","sealed":4711}"#,
+            r#"{"subject":"c-7","sealed":["4711"]}"#,
+        ] {
+            let read = || serde_json::from_str::<Personal<u64>>(text);
+            check(&with_keys(&keys, read).unwrap_err());
+        }
+        #[cfg(feature = "cbor")]
+        for number in [i128::MAX, i128::MIN, 4711] {
+            let number = number / 10_000 * 10_000 + 4711;
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&number, &mut bytes).unwrap();
+            let read = || ciborium::from_reader::<Personal<i128>, _>(bytes.as_slice());
+            check(&with_keys(&keys, read).unwrap_err());
+        }
     }
 
     #[test]

@@ -197,7 +197,8 @@ pub trait EventStore: Send + Sync + 'static {
         None
     }
 
-    /// The file in which the keys of personal data are kept beside this log; none if the log is not a file.
+    /// The file in which the keys of personal data are kept beside this log; none if the log is not a file. A store around another one
+    /// hands this on: without a place for keys, personal data in a log that outlives the process is refused.
     fn keys_beside(&self) -> Option<PathBuf> {
         None
     }

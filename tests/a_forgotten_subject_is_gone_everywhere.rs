@@ -214,6 +214,41 @@ async fn in_files_and_over_a_restart() {
     assert!(!traced.contains(NAME) && !traced.contains(STREET));
 }
 
+/// The write-ahead log of the views cannot be emptied while somebody reads it, and then the process dies.
+#[tokio::test]
+async fn what_a_crash_leaves_of_a_deleted_row_goes_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let app =
+        people(Sqlite::open(directory.path().join("bank.db")).unwrap()).start().await.unwrap();
+    fill(&app).await;
+    assert!(table(&app, app.head()).await.contains(&format!("c-7 {NAME}")));
+    let reader =
+        tidings::sqlite::rusqlite::Connection::open(directory.path().join("bank.views.db"));
+    let reader = reader.unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").unwrap();
+    let receipt = app.forget("c-7").await.unwrap();
+    check_forgotten(&app, receipt.position).await;
+    assert!(
+        !holding(directory.path(), NAME.as_bytes()).is_empty(),
+        "nothing is left to be emptied"
+    );
+    let crashed = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+    }
+    drop(reader);
+    app.shutdown().await.unwrap();
+    drop(app);
+
+    let app = people(Sqlite::open(crashed.path().join("bank.db")).unwrap()).start().await.unwrap();
+    check_forgotten(&app, receipt.position).await;
+    for needle in [NAME, STREET] {
+        assert_eq!(holding(crashed.path(), needle.as_bytes()), [""; 0]);
+    }
+    app.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn many_keys_are_destroyed_without_a_trace_in_the_file() {
     let directory = tempfile::tempdir().unwrap();

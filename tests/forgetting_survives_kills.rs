@@ -19,9 +19,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use people::*;
+use tidings::personal::adopt_keys;
 use tidings::testing::{Fault, Faulty, Operation};
 use tidings::{
-    App, EventStore, Filter, ForgetError, Outcome, Position, Sqlite, SubjectEvent, SubjectForgotten,
+    App, EventStore, Filter, ForgetError, Outcome, Position, Sqlite, StartError, StoreError,
+    SubjectEvent, SubjectForgotten,
 };
 
 /// Of whom the log says that they are forgotten, in its order.
@@ -123,6 +125,76 @@ async fn a_backup_of_either_file_brings_nobody_back() {
         assert!(app.send("7", Join::new("c-7", "Ada")).await.is_err());
         app.shutdown().await.unwrap();
     }
+}
+
+/// An older log that could not be told at once is told later, also when it has grown beyond where it said so before.
+#[tokio::test]
+async fn a_log_from_a_backup_that_cannot_be_told_at_once_is_told_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bank.db");
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    app.send("7", Join::new("c-7", "Ada")).await.unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+    let backup = std::fs::read(&path).unwrap();
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    app.forget("c-7").await.unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+    std::fs::write(&path, backup).unwrap();
+    let (store, faults) = Faulty::new(Sqlite::open(&path).unwrap());
+    faults.fail(Operation::Commit, 1, Fault::Full);
+    let app = start(store).await;
+    for id in ["8", "9"] {
+        app.send(id, Join::new("c-8", "Grace")).await.unwrap();
+    }
+    assert_eq!(told(app.store()), [""; 0]);
+    app.shutdown().await.unwrap();
+    drop((app, faults));
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    assert_eq!(told(app.store()), ["c-7"]);
+    app.shutdown().await.unwrap();
+}
+
+/// An imported log is another one; the keys go to it when somebody says so.
+#[cfg(feature = "transfer")]
+#[tokio::test]
+async fn an_imported_log_is_given_the_keys_and_told_who_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bank.db");
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    for (id, name) in [("7", "Ada"), ("8", "Grace"), ("9", "Mary")] {
+        app.send(id, Join::new(&format!("c-{id}"), name)).await.unwrap();
+    }
+    app.forget("c-7").await.unwrap();
+    let mut export = Vec::new();
+    tidings::transfer::export_log(app.store(), &mut export).unwrap();
+    app.forget("c-9").await.unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+
+    let other = tempfile::tempdir().unwrap();
+    let (path, keys) = (other.path().join("bank.db"), other.path().join("bank.keys.db"));
+    tidings::transfer::import(&Sqlite::open(&path).unwrap(), export.as_slice()).unwrap();
+    std::fs::copy(directory.path().join("bank.keys.db"), &keys).unwrap();
+    let refused = || App::builder().store(Sqlite::open(&path).unwrap()).start();
+    assert!(matches!(refused().await, Err(StartError::Keys(StoreError::Foreign { .. }))));
+    adopt_keys(&keys, &Sqlite::open(&path).unwrap()).unwrap();
+    for _ in 0..2 {
+        let app = start(Sqlite::open(&path).unwrap()).await;
+        assert_eq!(ask(&app, "7").await.name, forgotten("c-7"));
+        assert_eq!(ask(&app, "8").await.name, known("Grace"));
+        assert_eq!(ask(&app, "9").await.name, forgotten("c-9"));
+        assert_eq!(told(app.store()), ["c-7", "c-9"]);
+        let adopted = adopt_keys(&keys, app.store());
+        assert!(matches!(adopted, Err(StoreError::Locked { .. })), "{adopted:?}");
+        app.shutdown().await.unwrap();
+    }
+    // What is no file of keys stays as it is.
+    let log = Sqlite::open(other.path().join("other.db")).unwrap();
+    assert!(matches!(adopt_keys(&path, &log), Err(StoreError::Foreign { .. })));
+    assert!(matches!(adopt_keys(other.path().join("none"), &log), Err(StoreError::Failed { .. })));
+    assert!(!other.path().join("none").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -241,6 +241,19 @@ async fn a_missing_file_of_keys_is_named_and_may_be_put_back() {
     app.shutdown().await.unwrap();
 }
 
+/// What is lost for ever holds up nothing for ever.
+#[tokio::test]
+async fn without_its_keys_an_event_is_read_again_once_its_subject_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = filled(directory.path()).await;
+    std::fs::remove_file(directory.path().join("bank.keys.db")).unwrap();
+    let app = start(Sqlite::open(&path).unwrap()).await;
+    assert!(matches!(unreadable(&app, "7").await, SealError::Missing { .. }));
+    app.forget("c-7").await.unwrap();
+    assert_eq!(ask(&app, "7").await, Answer { name: forgotten("c-7"), tier: 1 });
+    app.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_file_of_keys_that_is_damaged_or_of_another_log_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
@@ -305,4 +318,18 @@ async fn keys_can_be_kept_elsewhere_and_are_opened_once() {
     let error = other.keys(&keys).start().await.unwrap_err();
     assert!(matches!(error, StartError::Keys(StoreError::Locked { .. })), "{error:?}");
     app.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_in_memory_keeps_its_keys_there_whatever_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("apart.db");
+    let app = App::builder().store(Memory::new()).keys(&keys).aggregate::<Customer>();
+    let app = app.start().await.unwrap();
+    app.send("7", Join::new("c-7", "Ada")).await.unwrap();
+    assert_eq!(ask(&app, "7").await.name, known("Ada"));
+    app.forget("c-7").await.unwrap();
+    assert_eq!(ask(&app, "7").await.name, forgotten("c-7"));
+    app.shutdown().await.unwrap();
+    assert!(!keys.exists());
 }

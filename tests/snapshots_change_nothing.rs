@@ -13,16 +13,18 @@ mod snapshots;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
+use serde::{Deserialize, Deserializer, Serialize};
 use snapshots::*;
 use tidings::sqlite::rusqlite::Connection;
 use tidings::testing::{Fault, Faults, Faulty, Operation};
 use tidings::{
-    App, Durability, EventStore, Memory, SendError, ShardStatus, Snapshot, Sqlite, StreamId,
-    Version,
+    App, Command, Commit, Durability, Event, EventStore, ExpectedVersion, Header, Memory, Recorded,
+    SendError, Shape, ShardStatus, Snapshot, Sqlite, StreamId, Timestamp, Version, aggregate,
 };
 
 const ACCOUNTS: u8 = 4;
@@ -279,6 +281,55 @@ async fn each_occasion_has_a_snapshot_taken() {
     assert!(app.store().load_snapshot(&stream("1")).unwrap().is_some());
 }
 
+/// A state that takes long to be read back, from however new a snapshot.
+#[derive(Default, Shape, Serialize, Deserialize)]
+struct Heavy {
+    #[serde(deserialize_with = "slowly")]
+    times: u32,
+}
+
+fn slowly<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    std::thread::sleep(Duration::from_millis(600));
+    u32::deserialize(deserializer)
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "heavy.lifted", version = 1)]
+struct Lifted;
+
+#[derive(Command, Clone)]
+struct Lift;
+
+#[aggregate(category = "heavy", events = HeavyEvent, snapshot(every = 2, slower_than = "500 ms"))]
+impl Heavy {
+    #[command]
+    fn lift(&self, _: Lift) -> Lifted {
+        Lifted
+    }
+    #[apply]
+    fn lifted(&mut self, _: &Lifted) {
+        self.times += 1;
+    }
+}
+
+/// Otherwise each load would be followed by one more that helps nobody.
+#[tokio::test]
+async fn a_snapshot_that_takes_long_to_read_is_no_occasion_for_another_one() {
+    let app = App::builder().store(Memory::new()).aggregate::<Heavy>().arbiters(1);
+    let app = app.passivate_after(Duration::from_millis(10)).start().await.unwrap();
+    for _ in 0..3 {
+        app.send("1", Lift).await.unwrap();
+    }
+    until("it is written", || shard(&app).snapshots_written == 1).await;
+    until("it is passivated", || app.status().aggregates[0].live() == 0).await;
+    // It is loaded from version 2, and one event after it, before a fourth is decided.
+    app.send("1", Lift).await.unwrap();
+    app.shutdown().await.unwrap();
+    let heavy = StreamId::new("heavy", "1").unwrap();
+    let snapshot = app.store().load_snapshot(&heavy).unwrap().unwrap();
+    assert_eq!((shard(&app).snapshots_written, snapshot.version), (2, Version::new(4)));
+}
+
 /// Deposits so many times, and waits for the snapshot each time that one is due: of two that wait the newer one is written.
 async fn deposit(app: &App, policy: usize, times: u64, every: u64) {
     for deposits in 1..=times {
@@ -427,6 +478,82 @@ async fn a_snapshot_that_is_ahead_of_its_stream_is_ignored() {
 
 fn stream(id: &str) -> StreamId {
     StreamId::new("ledger", id).unwrap()
+}
+
+/// An event whose `Drop` panics once when it is told to.
+#[derive(Event, Clone, Serialize, Deserialize)]
+#[event(name = "fragile.added", version = 1)]
+struct Added {
+    value: u32,
+}
+
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        assert!(!ARMED.swap(false, Ordering::SeqCst), "it breaks");
+    }
+}
+
+#[derive(Command, Clone)]
+struct Add {
+    value: u32,
+}
+
+#[derive(Command, Clone)]
+struct Sum;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Is(u32);
+
+#[derive(Default, Shape, Serialize, Deserialize)]
+struct Fragile {
+    sum: u32,
+}
+
+#[aggregate(category = "fragile", events = FragileEvent, error = Is, snapshot(every = 1))]
+impl Fragile {
+    #[command]
+    fn sum(&self, _: Sum) -> Result<Added, Is> {
+        Err(Is(self.sum))
+    }
+    #[command]
+    fn add(&self, Add { value }: Add) -> Added {
+        Added { value }
+    }
+    #[apply]
+    fn added(&mut self, event: &Added) {
+        self.sum += event.value;
+    }
+}
+
+/// Where user code panics while it is told that its commit was refused, nobody says so any more to whoever has the state.
+#[tokio::test]
+async fn a_state_whose_refused_event_panics_when_it_is_dropped_is_never_used() {
+    let store = Arc::new(Memory::new());
+    let start =
+        || App::builder().store(Arc::clone(&store)).aggregate::<Fragile>().arbiters(1).start();
+    let app = start().await.unwrap();
+    app.send("1", Add { value: 1 }).await.unwrap();
+    // Somebody else appends to the stream, so the next decision is stale.
+    let fragile = StreamId::new("fragile", "1").unwrap();
+    let header = Header::new(fragile.clone(), "fragile.added", 1, Timestamp::default());
+    let event = Recorded { header, payload: br#"{"value":10}"#.as_slice().into() };
+    let commit = Commit::new().append(fragile.clone(), ExpectedVersion::Any, vec![event]);
+    app.send("1", Add { value: 100 }).await.unwrap();
+    assert!(store.commit(&mut [commit]).unwrap()[0].is_ok());
+    ARMED.store(true, Ordering::SeqCst);
+    assert!(app.send("1", Add { value: 1_000 }).await.is_err());
+    assert!(!ARMED.load(Ordering::SeqCst), "nothing broke");
+    let sum = app.send("1", Sum).await.unwrap_err();
+    assert!(matches!(sum, SendError::Rejected(Is(111))), "{sum}");
+    app.shutdown().await.unwrap();
+    let app = start().await.unwrap();
+    app.send("1", Add { value: 10_000 }).await.unwrap();
+    app.shutdown().await.unwrap();
+    let snapshot = store.load_snapshot(&fragile).unwrap().unwrap();
+    assert_eq!(std::str::from_utf8(&snapshot.state).unwrap(), r#"{"sum":10111}"#);
 }
 
 /// A program that passes over an event keeps no state without it for one that knows the event.

@@ -435,6 +435,13 @@ impl<A: Aggregate> Shard<A> {
     fn settle(&mut self, settled: Settled<A>) {
         let mut turn = settled.turn;
         self.desk.settled = turn.number;
+        if std::mem::take(&mut turn.torn) {
+            turn.snapshots.clear();
+            // Those with a commit in it are among them; the others are loaded again for nothing.
+            for entry in self.entries.values_mut().filter(|entry| entry.last_turn >= turn.number) {
+                entry.live = None;
+            }
+        }
         for snapshot in turn.snapshots.drain(..) {
             // One of a stream with a failure may have seen what is not in the log.
             if settled.failures.iter().all(|failure| failure.stream != snapshot.stream) {

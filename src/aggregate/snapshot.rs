@@ -44,11 +44,11 @@ use crate::stream::{StreamId, Version};
 /// Any of the occasions may be combined.
 ///
 /// The state is kept as JSON, so it has to come back from that as it was: what serde skips must not matter, a float must be
-/// finite, and the keys of a map are texts or whole numbers. Where `apply` is changed so that it makes another state of the same
-/// events, and no field of the state changes, raise the [`version`](Self::version) or
+/// finite, and the keys of a map are texts or whole numbers. Where `apply` or an upcaster is changed so that another state is made of
+/// the same events, and no field of the state changes, raise the [`version`](Self::version) or
 /// [delete the snapshots](crate::App::delete_snapshots): nothing else shows that they are outdated.
 ///
-/// What it costs: a shard writes the state down once in a turn at most, and only if one is due. In SQLite a snapshot goes along with
+/// What it costs: a shard writes the state of an aggregate down once in a turn at most, and only if one is due. In SQLite a snapshot goes along with
 /// the next transaction of the log; a transaction of its own it gets only where more than 1,024 wait, or 8 MiB, and no command is
 /// sent, and when the log is closed.
 ///
@@ -136,7 +136,8 @@ impl<A> Snapshots<A> {
         self
     }
 
-    /// Takes one right after the aggregate was loaded, if reading and folding its events took longer than this.
+    /// Takes one right after the aggregate was loaded, if reading and folding its events took longer than this; what it took to read
+    /// the state back from the last one does not count.
     pub fn slower_than(mut self, time: Duration) -> Self {
         self.slower_than = Some(time);
         self

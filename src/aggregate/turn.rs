@@ -37,6 +37,8 @@ pub(super) struct DecidedTurn<A: Aggregate> {
     pub(super) events: Vec<A::Event>,
     /// States of its streams as they are after it.
     pub(super) snapshots: Vec<Snapshot>,
+    /// The code that drops an event is the user's, and has panicked: which commits were refused is not known any more.
+    pub(super) torn: bool,
     ended: Vec<Ended<A>>,
     topic: Topic<Envelope<A::Event>>,
     durability: Durability,
@@ -80,6 +82,7 @@ impl<A: Aggregate> DecidedTurn<A> {
             decided: Vec::new(),
             events: Vec::new(),
             snapshots: Vec::new(),
+            torn: false,
             ended: Vec::new(),
             topic,
             durability,
@@ -102,6 +105,8 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
     }
 
     fn committed(&mut self, outcomes: &mut dyn Iterator<Item = (Commit, sequencer::Outcome)>) {
+        // Unless it comes to the end of this.
+        self.torn = true;
         let caused_by_handlers = self.decided.iter().any(|decided| decided.incoming.depth > 0);
         let mut decided = self.decided.drain(..);
         let mut events = self.events.drain(..);
@@ -133,6 +138,7 @@ impl<A: Aggregate> Turn for DecidedTurn<A> {
         } else {
             self.topic.publish(envelopes);
         }
+        self.torn = false;
     }
 
     fn answer(mut self: Box<Self>) {

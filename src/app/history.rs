@@ -239,7 +239,7 @@ impl App {
     ///
     /// # Errors
     /// [`DiffError::AsOf`], as [`as_of`](Self::as_of); [`DiffError::Query`] if it was not answered; [`DiffError::Value`] if a reply has
-    /// no form as JSON.
+    /// no form as JSON, such as one with a personal value.
     ///
     /// # Panics
     /// As [`as_of`](Self::as_of).
@@ -265,7 +265,8 @@ impl App {
     /// Says what differs between the states of the aggregate `id` at two points of its stream.
     ///
     /// # Errors
-    /// [`DiffError::History`], as [`load`](Self::load); [`DiffError::Value`] if the state has no form as JSON.
+    /// [`DiffError::History`], as [`load`](Self::load); [`DiffError::Value`] if the state has no form as JSON, such as one with a
+    /// personal value.
     ///
     /// # Panics
     /// As [`load`](Self::load).

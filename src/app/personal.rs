@@ -39,7 +39,7 @@ impl App {
 
     /// Says in the log what a crash, or a log that was restored, has left unsaid. Blocks.
     pub(super) fn record_forgotten(&self) {
-        let unrecorded = match self.inner.forgetting.keys.unrecorded(self.head()) {
+        let unrecorded = match self.inner.forgetting.keys.unrecorded() {
             Ok(unrecorded) => unrecorded,
             Err(error) => {
                 tracing::error!(

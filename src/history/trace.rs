@@ -37,9 +37,17 @@ const PAGE: usize = 65_536;
 /// How many of the events that one stored event is read as are recognised as causes.
 const PARTS: usize = 16;
 
+/// How deep a node is indented at most; beyond that its depth is written before it. A story may be as deep as it is long: its text
+/// would grow with the square of that, and beyond 65,535 columns the formatter panics.
+const INDENTED: usize = 64;
+
 /// A story: its commands and events, each below what caused it.
 ///
-/// Its text is the tree, a line for each, with time, name, stream, version and position; it holds no payload and no metadata.
+/// Its text is the tree, a line for each, with time, name, stream, version and position; it holds no payload and no metadata. What
+/// stands deeper than 64 has its depth before it and is indented no further.
+///
+/// It is in memory as a whole, with about half a kilobyte for each event; while it is read, with the payloads of up to 65,536 events at
+/// a time.
 ///
 /// # Examples
 /// ```
@@ -309,7 +317,11 @@ impl fmt::Display for Trace {
         let s = if events == 1 { "" } else { "s" };
         write!(f, "story {}: {events} event{s}", self.correlation_id)?;
         for node in &self.nodes {
-            write!(f, "\n{:indent$}{}", "", node.what, indent = 2 * (node.depth + 1))?;
+            write!(f, "\n{:indent$}", "", indent = 2 * (node.depth.min(INDENTED) + 1))?;
+            if node.depth > INDENTED {
+                write!(f, "[{}] ", node.depth)?;
+            }
+            node.what.fmt(f)?;
             if node.depth == 0
                 && let Some(cause) = node.what.cause()
             {
@@ -494,5 +506,7 @@ mod tests {
         assert_eq!(trace.nodes().last().map(|node| node.depth), Some(49_999));
         assert_eq!(trace.causes(Uuid::from_u128(50_000)).len(), 49_999);
         assert_eq!(trace.effects(Uuid::from_u128(1)).len(), 49_999);
+        // Its text grows with its length, not with the square of it.
+        assert!(trace.to_string().len() < 50_000 * 400);
     }
 }

@@ -98,32 +98,8 @@ impl KeysFile {
         durability: Durability,
         log: &dyn EventStore,
     ) -> Result<(Connection, Connection), StoreError> {
-        let refused = |error| match failed(path, error) {
-            StoreError::Foreign { place, .. } => foreign(place),
-            other => other,
-        };
-        if std::fs::metadata(path)
-            .is_ok_and(|file| (1..sqlite_file::SMALLEST).contains(&file.len()))
-        {
-            return Err(foreign(path.display().to_string()));
-        }
-        let mut writer = connect_to_write(path).map_err(refused)?;
-        if is_new(&writer).map_err(refused)? {
-            sqlite_file::use_wal(&writer).map_err(refused)?;
-            create(&mut writer, log.log_id()).map_err(refused)?;
-        }
-        let (application, format) = sqlite_file::stamps(&writer).map_err(refused)?;
-        if application != APPLICATION {
-            return Err(foreign(path.display().to_string()));
-        }
-        if format != FORMAT {
-            return Err(StoreError::Format {
-                place: path.display().to_string(),
-                found: format,
-                known: FORMAT,
-                advice: "open it with the version that wrote it, or a newer one",
-            });
-        }
+        let refused = |error| refused(path, error);
+        let mut writer = connect(path, Some(log.log_id()))?;
         let owner: Option<[u8; 16]> = writer
             .query_row("SELECT value FROM meta WHERE key = 'log_id'", [], |row| row.get(0))
             .optional()
@@ -232,16 +208,102 @@ impl KeysFile {
         done.map(drop).map_err(|error| failed(&self.path, error))
     }
 
-    pub(super) fn unrecorded(&self, head: Position) -> Result<Vec<String>, StoreError> {
+    pub(super) fn unrecorded(&self) -> Result<Vec<String>, StoreError> {
         let find = || {
             self.writer()
-                .prepare(
-                    "SELECT subject FROM forgotten WHERE position IS NULL OR position > ? ORDER BY time",
-                )?
-                .query_map([head.as_u64() as i64], |row| row.get(0))?
+                .prepare("SELECT subject FROM forgotten WHERE position IS NULL ORDER BY time")?
+                .query_map([], |row| row.get(0))?
                 .collect::<rusqlite::Result<Vec<String>>>()
         };
         find().map_err(|error| failed(&self.path, error))
+    }
+}
+
+/// Gives the keys in the file at `path` to `log`, into which the log that they belonged to was imported: an imported log is
+/// another one, and an app refuses keys that are not those of its log. Who was forgotten stays so, and the log is told of it when its
+/// app starts, unless it says so already.
+///
+/// The file belongs to `log` alone from then on. Call it while no app uses either; it blocks.
+///
+/// # Errors
+/// [`StoreError`]: `Locked` if the file is in use, `Foreign` or `Format` if it is no file of keys that this version reads,
+/// `Failed` if it is not there or cannot be written. It is as it was then.
+///
+/// # Examples
+#[cfg_attr(feature = "transfer", doc = "```")]
+#[cfg_attr(not(feature = "transfer"), doc = "```ignore")]
+/// use tidings::{Sqlite, personal, transfer};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+/// # std::fs::create_dir(&old)?;
+/// # std::fs::create_dir(&new)?;
+/// # let mut file = Vec::new();
+/// transfer::export_log(&Sqlite::open(old.join("bank.db"))?, &mut file)?;
+///
+/// let log = Sqlite::open(new.join("bank.db"))?;
+/// transfer::import(&log, file.as_slice())?;
+/// if old.join("bank.keys.db").exists() {
+///     std::fs::copy(old.join("bank.keys.db"), new.join("bank.keys.db"))?;
+///     personal::adopt_keys(new.join("bank.keys.db"), &log)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn adopt_keys(path: impl AsRef<Path>, log: &dyn EventStore) -> Result<(), StoreError> {
+    let files = Files::at(path.as_ref())?;
+    let path = &files.log;
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(StoreError::Failed { place: path.display().to_string(), source: error.into() });
+    }
+    let lock = files.lock()?;
+    let adopt = || {
+        let mut writer = connect(path, None)?;
+        sqlite_file::use_wal(&writer).map_err(|error| refused(path, error))?;
+        let adopt = |transaction: &Connection| {
+            let owner = "UPDATE meta SET value = ? WHERE key = 'log_id'";
+            transaction.execute(owner, [log.log_id().as_bytes()])?;
+            // All that is known of the other log's positions.
+            transaction.execute("UPDATE meta SET value = 0 WHERE key = 'seen'", [])?;
+            transaction.execute("UPDATE forgotten SET position = NULL", [])
+        };
+        let transaction = writer.transaction().map_err(|error| refused(path, error))?;
+        adopt(&transaction).and_then(|_| transaction.commit()).map_err(|error| refused(path, error))
+    };
+    adopt().inspect_err(|_| lock.withdraw())
+}
+
+/// Opens a file of keys of this version; if there is none, and it is said for which log, it is made.
+fn connect(path: &Path, new_for: Option<Uuid>) -> Result<Connection, StoreError> {
+    let refused = |error| refused(path, error);
+    if std::fs::metadata(path).is_ok_and(|file| (1..sqlite_file::SMALLEST).contains(&file.len())) {
+        return Err(foreign(path.display().to_string()));
+    }
+    let mut writer = connect_to_write(path).map_err(refused)?;
+    if let Some(log_id) = new_for
+        && is_new(&writer).map_err(refused)?
+    {
+        sqlite_file::use_wal(&writer).map_err(refused)?;
+        create(&mut writer, log_id).map_err(refused)?;
+    }
+    let (application, format) = sqlite_file::stamps(&writer).map_err(refused)?;
+    if application != APPLICATION {
+        return Err(foreign(path.display().to_string()));
+    }
+    if format != FORMAT {
+        return Err(StoreError::Format {
+            place: path.display().to_string(),
+            found: format,
+            known: FORMAT,
+            advice: "open it with the version that wrote it, or a newer one",
+        });
+    }
+    Ok(writer)
+}
+
+fn refused(path: &Path, error: rusqlite::Error) -> StoreError {
+    match failed(path, error) {
+        StoreError::Foreign { place, .. } => foreign(place),
+        other => other,
     }
 }
 
@@ -284,7 +346,11 @@ fn take_over(writer: &mut Connection, path: &Path, log: &dyn EventStore) -> Resu
         .query_row("SELECT value FROM meta WHERE key = 'seen'", [], |row| row.get(0))
         .map_err(refused)?;
     let (mut after, head) = (Position::new(seen as u64), log.head()?);
-    // A log that was restored from a backup may end before.
+    // A log that was restored from a backup may end before. It does not say any more what it said beyond, also when it has grown
+    // again by the time at which it can be told.
+    writer
+        .execute("UPDATE forgotten SET position = NULL WHERE position > ?", [head.as_u64() as i64])
+        .map_err(refused)?;
     after = after.min(head);
     if after.as_u64() == seen as u64 && after == head {
         return Ok(());

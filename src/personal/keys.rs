@@ -80,8 +80,8 @@ enum Place {
 struct LazyFile {
     path: PathBuf,
     durability: Durability,
-    /// To be asked who was forgotten.
-    log: Mutex<Weak<dyn EventStore>>,
+    /// To be asked who was forgotten: as each app has the log, since any of them may end before the others.
+    logs: Mutex<Vec<Weak<dyn EventStore>>>,
     file: std::sync::OnceLock<KeysFile>,
     /// Held while it is opened: it can be locked once.
     opening: Mutex<()>,
@@ -155,21 +155,26 @@ impl Key {
 }
 
 impl Keys {
-    /// The keys of `log`: in the file at `path` or, unless that is said, where the log has them. The file is opened if it
-    /// exists.
+    /// The keys of `log`: in the file at `path` or, unless that is said, where the log has them; those of a log in memory are there in
+    /// any case. The file is opened if it exists.
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be used, or these keys are in use from another one.
     pub(crate) fn of(log: &Arc<dyn EventStore>, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let log_id = log.log_id();
-        let path = path.or_else(|| log.keys_beside());
+        let path = match (log.keys_beside(), log.durability()) {
+            // Keys that outlive their log are of no use to anybody.
+            (None, Durability::Memory) => None,
+            (beside, _) => path.or(beside),
+        };
         let known = VAULTS.read().get(&log_id).and_then(Weak::upgrade);
         if let Some(vault) = known {
             vault.check_place(path.as_deref())?;
             #[cfg(feature = "sqlite")]
             if let Place::File(lazy) = &vault.place {
-                // The app before may be gone, and its way to the log with it.
-                *lazy.log.lock() = Arc::downgrade(log);
+                let mut logs = lazy.logs.lock();
+                logs.retain(|log| log.strong_count() > 0);
+                logs.push(Arc::downgrade(log));
             }
             let keys = Self(vault);
             keys.open_existing()?;
@@ -180,7 +185,7 @@ impl Keys {
             Some(path) => Place::File(Box::new(LazyFile {
                 path,
                 durability: log.durability(),
-                log: Mutex::new(Arc::downgrade(log)),
+                logs: Mutex::new(vec![Arc::downgrade(log)]),
                 file: std::sync::OnceLock::new(),
                 opening: Mutex::default(),
             })),
@@ -299,17 +304,15 @@ impl Keys {
         }
     }
 
-    /// The subjects that are forgotten and of which the log, which ends at `head`, does not say so: a crash came in between,
-    /// or the log was restored.
+    /// The subjects that are forgotten and of which the log does not say so: a crash came in between, or the log was restored.
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be read.
-    #[cfg_attr(not(feature = "sqlite"), expect(unused_variables, reason = "there is no file"))]
-    pub(crate) fn unrecorded(&self, head: Position) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn unrecorded(&self) -> Result<Vec<String>, StoreError> {
         match &self.0.place {
             #[cfg(feature = "sqlite")]
             Place::File(lazy) => match lazy.file.get() {
-                Some(file) => file.unrecorded(head),
+                Some(file) => file.unrecorded(),
                 None => Ok(Vec::new()),
             },
             _ => Ok(Vec::new()),
@@ -430,7 +433,8 @@ impl Vault {
         #[cfg(feature = "sqlite")]
         if let Place::File(_) = self.place {
             // Before anybody else can seal with it, so that it is saved before whatever that is.
-            self.unsaved.lock().push(Arc::clone(&key));
+            let mut unsaved = self.unsaved.lock();
+            unsaved.push(Arc::clone(&key));
             self.has_unsaved.store(true, Ordering::Release);
         }
         Ok(self.enter(key))
@@ -457,14 +461,15 @@ impl Vault {
             let file = lazy.open()?;
             // Held until they are written, so that one that is destroyed meanwhile is not written afterwards.
             let mut writer = file.writer();
-            self.has_unsaved.store(false, Ordering::Release);
-            let unsaved = std::mem::take(&mut *self.unsaved.lock());
-            let keys = unsaved.iter().filter_map(|key| Some((&*key.subject, key.secret()?)));
+            let taken = std::mem::take(&mut *self.unsaved.lock());
+            let keys = taken.iter().filter_map(|key| Some((&*key.subject, key.secret()?)));
             if let Err(error) = file.save(&mut writer, keys) {
-                self.unsaved.lock().extend(unsaved);
-                self.has_unsaved.store(true, Ordering::Release);
+                self.unsaved.lock().extend(taken);
                 return Err(error);
             }
+            // Not before: another app would commit what it has sealed with them.
+            let unsaved = self.unsaved.lock();
+            self.has_unsaved.store(!unsaved.is_empty(), Ordering::Release);
         }
         Ok(())
     }
@@ -513,7 +518,7 @@ impl LazyFile {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let log = self.log.lock().upgrade();
+        let log = self.logs.lock().iter().find_map(Weak::upgrade);
         let Some(log) = log else {
             return Err(StoreError::Failed {
                 place: self.path.display().to_string(),
@@ -573,6 +578,52 @@ mod tests {
         // One that nobody holds is forgotten as well.
         keys.destroy("c-33", Timestamp::default()).unwrap();
         assert!(texts.get(33).is_some_and(|text| read(text).is_forgotten()));
+    }
+
+    /// Two apps may share them, and each saves before it commits: what the other one is just saving is not saved yet.
+    #[test]
+    fn nobody_goes_on_before_the_keys_are_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let log: Arc<dyn EventStore> =
+            Arc::new(Sqlite::open(directory.path().join("bank.db")).unwrap());
+        let keys = Keys::of(&log, None).unwrap();
+        keys.0.key_to_seal("c-1").unwrap();
+        keys.save().unwrap();
+        let other = rusqlite::Connection::open(directory.path().join("bank.keys.db")).unwrap();
+        let saved = || {
+            let count = "SELECT count(*) FROM keys WHERE subject = 'c-2'";
+            other.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap() == 1
+        };
+        keys.0.key_to_seal("c-2").unwrap();
+        std::thread::scope(|scope| {
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let first = scope.spawn(|| keys.save().unwrap());
+            // It has taken what is to be saved, and waits for the file.
+            while !keys.0.unsaved.lock().is_empty() {
+                std::thread::yield_now();
+            }
+            let second = scope.spawn(|| keys.save().unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!second.is_finished(), "it would commit what may be lost");
+            other.execute_batch("ROLLBACK").unwrap();
+            first.join().unwrap();
+            second.join().unwrap();
+            assert!(saved());
+        });
+    }
+
+    /// The file is made when there is something to seal, and its log is asked then: of several apps, whichever is left has it.
+    #[test]
+    fn an_app_that_ends_leaves_the_keys_to_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Arc::new(Sqlite::open(directory.path().join("bank.db")).unwrap());
+        let first: Arc<dyn EventStore> = Arc::new(Arc::clone(&log));
+        let second: Arc<dyn EventStore> = Arc::new(log);
+        let keys = Keys::of(&first, None).unwrap();
+        drop(Keys::of(&second, None).unwrap());
+        drop(second);
+        keys.0.key_to_seal("c-1").unwrap();
+        keys.save().unwrap();
     }
 
     #[test]

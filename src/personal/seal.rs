@@ -155,7 +155,14 @@ impl<'de> Visitor<'de> for TextVisitor {
         Ok(Text(bytes))
     }
 
-    refuse_scalars!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
+    refuse_scalars!(
+        visit_bool(bool),
+        visit_i64(i64),
+        visit_i128(i128),
+        visit_u64(u64),
+        visit_u128(u128),
+        visit_f64(f64)
+    );
 }
 
 /// Refuses what stands in the place of a sealed value without quoting it: it may be what should have been sealed.

@@ -234,7 +234,26 @@ impl ViewsFile {
             transaction.commit()
         };
         begin(&mut connection).map_err(|error| self.failed(error))?;
+        #[cfg(feature = "personal")]
+        self.empty_wal(&connection).map_err(|error| self.failed(error))?;
         Ok(connection)
+    }
+
+    /// Empties the write-ahead log: what a crash has left in it may have been deleted when a subject was forgotten. Whoever reads the
+    /// file just then is not waited for; it is emptied when a view is closed, too.
+    #[cfg(feature = "personal")]
+    fn empty_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::ZERO)?;
+        let emptied = connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        match emptied {
+            Ok(false) => {}
+            Ok(true) => {
+                warn!(file = %self, "somebody reads the write-ahead log, so it is emptied later")
+            }
+            Err(error) => warn!(file = %self, %error, "the write-ahead log cannot be emptied yet"),
+        }
+        connection.busy_timeout(BUSY)
     }
 
     pub(crate) fn failed(&self, error: rusqlite::Error) -> StoreError {

@@ -323,13 +323,10 @@ impl Writer {
         let Some(log) = &self.log else {
             return Ok(());
         };
-        let Err(Failure { error, .. }) = transaction(log, self.shared.secret, &[], work) else {
-            return Ok(());
-        };
-        if !(log.is_autocommit() || log.execute_batch("ROLLBACK").is_ok()) {
-            self.log = None;
+        match transaction(log, self.shared.secret, &[], work) {
+            Ok(()) => Ok(()),
+            Err(Failure { error, .. }) => Err(self.gave_up(error)),
         }
-        Err(failed(&self.shared.files.log, error))
     }
 
     /// Does `work` in a transaction of its own, between two groups.
