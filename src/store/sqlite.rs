@@ -2,8 +2,7 @@
 //!
 //! One file holds the log and can be read with any SQLite tool: table `events`, a row for each event in commit order,
 //! the payload as JSON text, or as a blob whose first byte names its format: 1 MessagePack, 2 CBOR. Beside it lie an index that
-//! can be derived from it, a lock file, and SQLite's own
-//! write-ahead log:
+//! can be derived from it, a lock file, and SQLite's own write-ahead log:
 //!
 //! ```text
 //! bank.db         the log: events, commands without events          append-only, no secondary index

@@ -12,8 +12,8 @@
 //!
 //! # Damage
 //! `sum` is the SHA-256 of the 32 bytes of the sum before it (zeros before the first line) and of the line's own text up to
-//! `,"sum"`: a line that was changed, is missing or stands in another place is found where it is, and named with its number. Without the last line the file is cut off. The
-//! checksums are no signature: who writes the whole file anew can compute them, too.
+//! `,"sum"`: a line that was changed, is missing or stands in another place is found where it is, and named with its number. Without
+//! the last line the file is cut off. The checksums are no signature: who writes the whole file anew can compute them, too.
 //!
 //! # Importing
 //! A log is imported into an empty one: positions, ids, times, commands and what they caused are then the same. Streams are
