@@ -806,7 +806,7 @@ mod tests {
             let panic = crate::actor::Panic::catch(|| {
                 with_keys(&inner, || {
                     serde_json::to_string(&name).unwrap();
-                    { panic!("in the inner one") }
+                    panic!("in the inner one")
                 })
             });
             assert!(panic.is_err());
