@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Codec {
-    /// JSON text, readable with any database tool.
+    /// JSON text, readable with any database tool. It has no form for a float that is infinite or no number: that becomes null, as
+    /// which no float is read back.
     #[default]
     Json,
     /// MessagePack with the names of fields; with the feature `messagepack`.
@@ -76,7 +77,8 @@ impl Codec {
     /// Reads a value back from all of `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`] if the bytes are not a whole value of this type and nothing else, or if this program was built without
+    /// [`CodecError`] if the bytes are not a whole value of this type and nothing else, if lists and objects lie more than about 120
+    /// deep within each other, or if this program was built without
     /// the format.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
         match self {
@@ -86,13 +88,15 @@ impl Codec {
                 let mut rest = bytes;
                 let mut deserializer =
                     rmp_serde::Deserializer::new(&mut rest).with_human_readable();
+                deserializer.set_max_depth(DEEPEST);
                 let value = T::deserialize(&mut deserializer).map_err(CodecError::unfit)?;
                 all_read(rest).map(|()| value)
             }
             #[cfg(feature = "cbor")]
             Self::Cbor => {
                 let mut rest = bytes;
-                let read = ciborium::from_reader::<readable::Readable<T>, _>(&mut rest);
+                let read: Result<readable::Readable<T>, _> =
+                    ciborium::de::from_reader_with_recursion_limit(&mut rest, DEEPEST);
                 let value = read.map_err(CodecError::unfit)?.0;
                 all_read(rest).map(|()| value)
             }
@@ -104,7 +108,7 @@ impl Codec {
     /// Reads a payload of any shape as a JSON value: the one that it would have been if it had been written as JSON.
     ///
     /// Bytes become a list of numbers, and keys that are numbers become text, as `serde_json` writes both; what JSON cannot
-    /// say (a number that is none) becomes null.
+    /// say (a number that is none) becomes null. CBOR does not say how wide a number is: an `f32` has the digits of an `f64` here.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
@@ -116,6 +120,11 @@ impl Codec {
         }
     }
 }
+
+/// How deep lists and objects may lie within each other: as deep as in JSON, whose own limit this is. Without one, a payload of
+/// a few kilobytes takes all of a thread's stack.
+#[cfg(any(feature = "messagepack", feature = "cbor"))]
+const DEEPEST: usize = 128;
 
 /// JSON has its own check of this.
 #[cfg(any(feature = "messagepack", feature = "cbor"))]

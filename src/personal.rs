@@ -586,7 +586,7 @@ impl<T: DeserializeOwned> Inner<T> {
 /// What was sealed has a shape, too: another one cannot be read.
 impl<T: Shape> Shape for Personal<T> {
     fn form(describing: &mut Describing) -> Form {
-        let sealed = Field::new("sealed", T::form(describing));
+        let sealed = Field::new("sealed", Form::Sealed(Box::new(T::form(describing))));
         Form::fields(vec![sealed, Field::new("subject", Form::Text)])
     }
 }

@@ -263,6 +263,11 @@ impl<'s> Sorting<'s> {
         self.glance.as_ref().filter(|glance| glance.has_letters)
     }
 
+    /// Whether the event at `position` is a letter.
+    fn is_letter(&self, position: Position) -> bool {
+        self.letters().is_some() && self.shelf.read().at(position).is_some()
+    }
+
     /// Whether the event is a letter or has to wait behind one of its key, which has this hash; takes note of it then. It is
     /// not locked while a handler runs, nor for most events of other keys.
     fn sets_aside(&self, key: &str, hash: u64, header: &Header, chunk: &mut Chunk) -> bool {

@@ -135,10 +135,13 @@ pub enum OnFailure {
 
 /// What a reader of a category does with an event whose stored name the program does not know. Another program wrote it: mostly a
 /// newer one, whose deployment was taken back.
+///
+/// Consumers, aggregates and histories declare it. A [subscription](crate::Subscription) gets the events that the program knows, and
+/// passes over all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownEvents {
-    /// It is an error. A consumer stops before the event, and goes on when a program that knows it is started; an aggregate
-    /// whose stream holds it cannot be loaded.
+    /// It is an error. A consumer handles what comes before the event, stops, and goes on when a program that knows it is
+    /// started; an aggregate whose stream holds it cannot be loaded.
     #[default]
     Refuse,
     /// A consumer parks the events of its stream from there on, and goes on with all others. An aggregate refuses.

@@ -115,6 +115,8 @@ pub enum Form {
     Struct(Fields),
     /// One of several.
     Enum(Variants),
+    /// A value of a form that is sealed with a key: what is written of it is text.
+    Sealed(Box<Form>),
     /// One of the forms around this one, which has itself as a part: 1 is the nearest that has a derived [`Shape`].
     Around(usize),
     /// A type that is not described, by its name.
@@ -293,7 +295,8 @@ impl Form {
             Self::Optional(form)
             | Self::List(form)
             | Self::Array(form, _)
-            | Self::Newtype(form) => {
+            | Self::Newtype(form)
+            | Self::Sealed(form) => {
                 form.visit(path, visitor);
             }
             Self::Map(key, value) => {

@@ -35,6 +35,7 @@ mod faults;
 mod given;
 mod recording;
 mod schema_lock;
+mod sealing;
 
 pub use self::chaos::{Chaos, ChaosError};
 pub use self::clock::ManualClock;

@@ -24,9 +24,9 @@ use bank::{Account, Deposit, Deposited};
 use proptest::prelude::*;
 use tidings::sqlite::rusqlite::Connection;
 use tidings::{
-    App, ArchiveError, Codec, CommandId, Commit, Durability, EventStore, ExpectedVersion, Filter,
-    Header, Memory, Position, Recorded, Sqlite, StoreError, StreamId, Timestamp, Version,
-    projection,
+    App, ArchiveError, Codec, CommandId, Commit, CorrelationId, Durability, EventStore,
+    ExpectedVersion, Filter, Header, Memory, Position, Recorded, Sqlite, StoreError, StreamId,
+    Timestamp, Version, projection,
 };
 
 const STREAMS: u64 = 4;
@@ -119,6 +119,9 @@ fn commit(logs: &[&dyn EventStore], of: u64, count: u64, number: &mut u64) {
             *number += 1;
             let name = NAMES[(*number % 3) as usize];
             let mut header = Header::new(stream(of), name, 1, Timestamp::from_micros(*number));
+            // One story for a stream or, in the first one, for a command.
+            let story = if of == 0 { id.into() } else { uuid::Uuid::from_u128(of.into()) };
+            header.correlation_id = CorrelationId::from_uuid(story);
             let mut payload = format!(r#"{{"number":{number}}}"#).into_bytes();
             if *number % 4 == 1 {
                 header.codec = Codec::Cbor;
@@ -144,9 +147,13 @@ fn commit(logs: &[&dyn EventStore], of: u64, count: u64, number: &mut u64) {
 fn same_reads(log: &dyn EventStore, twin: &dyn EventStore) {
     let head = twin.head().unwrap();
     assert_eq!(log.head().unwrap(), head);
-    for filter in
-        [Filter::All, Filter::Names(vec![NAMES[0]]), Filter::Names(vec![NAMES[1], NAMES[2]])]
-    {
+    let unknown = Filter::NamesAndUnknown {
+        names: vec![NAMES[0]],
+        categories: vec!["thing"],
+        known: vec![NAMES[0], NAMES[1]],
+    };
+    let names = [vec![NAMES[0]], vec![NAMES[1], NAMES[2]]].map(Filter::Names);
+    for filter in names.into_iter().chain([Filter::All, unknown]) {
         for limit in [7, 10_000] {
             let mut after = Position::START;
             while after < head {
@@ -166,6 +173,12 @@ fn same_reads(log: &dyn EventStore, twin: &dyn EventStore) {
                 let id = event.command_id.unwrap();
                 assert_eq!(log.find_command(id).unwrap(), twin.find_command(id).unwrap());
             }
+            if let Some(last) = expected.last().filter(|_| after == 0) {
+                let time = last.time;
+                assert_eq!(log.position_at(time).unwrap(), twin.position_at(time).unwrap());
+                let of = last.correlation_id;
+                assert_eq!(story(log, of, head), story(twin, of, head));
+            }
         }
     }
 }
@@ -177,6 +190,16 @@ fn read(log: &dyn EventStore, of: u64, after: u64) -> Result<Vec<Recorded>, Stor
         ControlFlow::Continue(())
     })?;
     Ok(events)
+}
+
+fn story(log: &dyn EventStore, story: CorrelationId, head: Position) -> Vec<Recorded> {
+    let (mut events, mut after) = (Vec::new(), Position::START);
+    while after < head {
+        let page = log.read_story(story, after, 7).unwrap();
+        events.extend(page.events);
+        after = page.through;
+    }
+    events
 }
 
 #[test]
@@ -200,6 +223,13 @@ fn readers_notice_nothing_while_streams_are_archived_and_restored() {
                     assert_eq!(read(log, of, 0).unwrap(), expected);
                     let page = log.read_log(Position::START, &Filter::All, 1_600).unwrap();
                     assert!(page.events == all);
+                    let event = &expected[7];
+                    let of_story = story(log, event.correlation_id, Position::new(1_600));
+                    assert_eq!(of_story, expected);
+                    let before = event.position.as_u64();
+                    assert_eq!(log.position_at(event.time).unwrap().as_u64(), before);
+                    let known = log.find_command(event.command_id.unwrap()).unwrap();
+                    assert_eq!(known.unwrap().events, 400);
                 }
             });
         }
@@ -212,6 +242,7 @@ fn readers_notice_nothing_while_streams_are_archived_and_restored() {
         for _ in 0..6 {
             log.archive(&[stream(0), stream(1)], "a.db").unwrap();
             log.archive(&[stream(2)], "b.db").unwrap();
+            log.vacuum().unwrap();
             log.restore("b.db").unwrap();
             log.restore("a.db").unwrap();
         }
@@ -337,10 +368,15 @@ fn what_cannot_be_archived_is_refused_and_changes_nothing() {
     assert!(matches!(refused, Err(ArchiveError::Nothing)), "{refused:?}");
     assert!(!directory.path().join("new.db").exists());
     std::fs::write(directory.path().join("taken.db"), "a letter").unwrap();
-    for taken in ["taken.db", "old.db", "log.db", "log.views.db", "log.db-wal", "log.db.lock"] {
+    for taken in
+        ["taken.db", "old.db", "log.db", "log.views.db", "log.keys.db", "log.db-wal", "log.db.lock"]
+    {
         let refused = log.archive(&[stream(1)], taken);
         assert!(matches!(refused, Err(ArchiveError::Exists { .. })), "{taken}: {refused:?}");
     }
+    let refused = log.archive(&[stream(1)], "nowhere/new.db");
+    assert!(matches!(refused, Err(ArchiveError::Store(_))), "{refused:?}");
+    assert_eq!(log.archives().len(), 1, "what cannot be written is forgotten");
     assert_eq!(std::fs::read_to_string(directory.path().join("taken.db")).unwrap(), "a letter");
     assert!(matches!(log.restore("taken.db"), Err(ArchiveError::Unknown { .. })));
     assert_eq!(log.archives(), [directory.path().join("old.db").canonicalize().unwrap()]);
@@ -398,6 +434,8 @@ fn the_room_of_archived_events_is_used_again() {
     log.vacuum().unwrap();
     let (small, free) = pages();
     assert!(small < full && free == 0, "{small} pages, {free} free");
+    let written = std::fs::metadata(directory.path().join("log.db-wal")).unwrap().len();
+    assert_eq!(written, 0, "the write-ahead log keeps the room");
     assert_eq!(read(&log, 0, 0).unwrap().len(), 5_000);
 }
 
@@ -432,6 +470,44 @@ fn an_archive_that_was_begun_and_not_written_is_gone_on_with_or_taken_back() {
         drop(log);
         assert!(Sqlite::check(&path, |_, _| {}).unwrap().is_sound());
     }
+}
+
+#[test]
+fn an_archive_that_reached_the_log_though_that_failed_is_not_in_the_way_of_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log.db");
+    let (log, twin) = (Sqlite::open(&path).unwrap(), Memory::new());
+    commit(&[&log, &twin], 0, 30, &mut 0);
+    let sql = "INSERT INTO archives VALUES (1, randomblob(16), 'old.db'); \
+               INSERT INTO meta VALUES ('last_archive', 1)";
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    assert_eq!(log.archive(&[stream(0)], "old.db").unwrap().events, 30);
+    drop(log);
+    let log = Sqlite::open(&path).unwrap();
+    assert_eq!(log.archives().len(), 1);
+    assert_eq!(log.restore("old.db").unwrap().events, 30);
+    same_reads(&log, &twin);
+}
+
+#[test]
+fn a_payload_of_any_bytes_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Sqlite::open(directory.path().join("log.db")).unwrap();
+    let payloads = [b"\xff\xfe".as_slice(), b"", b"\0", b"a\0b"];
+    let events = payloads.iter().flat_map(|payload| {
+        [Codec::Json, Codec::MessagePack, Codec::Cbor].map(|codec| {
+            let mut header = Header::new(stream(0), NAMES[0], 1, Timestamp::default());
+            header.codec = codec;
+            Recorded { header, payload: (*payload).into() }
+        })
+    });
+    let commit = Commit::new().append(stream(0), ExpectedVersion::Any, events.collect());
+    log.commit(&mut [commit]).unwrap()[0].clone().unwrap();
+    let before = read(&log, 0, 0).unwrap();
+    log.archive(&[stream(0)], "old.db").unwrap();
+    assert_eq!(read(&log, 0, 0).unwrap(), before);
+    log.restore("old.db").unwrap();
+    assert_eq!(read(&log, 0, 0).unwrap(), before);
 }
 
 const LOG: &str = "TIDINGS_TEST_ARCHIVED_LOG";

@@ -272,7 +272,7 @@ fn what_is_not_read_is_never_accepted() {
     let found = repository.second::<Panicking>(Recording::Changes).unwrap_err();
     assert!(
         found.contains(
-            "event \"account.deposited\" of version 1 is not read\n  what reads it panics"
+            "event \"account.deposited\" of version 1 is not read\n  what reads it panics: 7"
         ),
         "{found}"
     );
@@ -440,5 +440,237 @@ mod packed {
         fs::write(&written[0], text.replace("6e747307", "6e7z")).unwrap();
         let found = corpus(Recording::Changes).try_check().unwrap_err().to_string();
         assert!(found.contains("its payload is no text of hexadecimal digits"), "{found}");
+    }
+}
+
+/// An order as the programs of "How to change an event" have it: version 1, both versions, version 2.
+#[cfg(all(feature = "cbor", feature = "messagepack"))]
+mod orders {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "order.placed")]
+    pub(super) struct PlacedV1 {
+        pub(super) total: i64,
+    }
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "order.called", codec = Cbor)]
+    pub(super) struct Called {
+        pub(super) name: String,
+    }
+
+    pub(super) mod first {
+        use super::{Called, PlacedV1};
+        use tidings::aggregate;
+
+        #[derive(Default)]
+        pub(in super::super) struct Order;
+
+        #[aggregate(category = "order", events = pub(in super::super) OrderEvent)]
+        impl Order {
+            #[apply]
+            fn placed(&mut self, _: &PlacedV1) {}
+            #[apply]
+            fn called(&mut self, _: &Called) {}
+        }
+    }
+
+    pub(super) mod last {
+        use serde::{Deserialize, Serialize};
+        use tidings::{Event, Json, aggregate, upcasts};
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "order.placed", version = 2, oldest = 2)]
+        pub(in super::super) struct Placed {
+            pub(in super::super) net: i64,
+            pub(in super::super) tax: i64,
+        }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "order.named", version = 2, formerly = "order.called", codec = MessagePack)]
+        pub(in super::super) struct Named {
+            pub(in super::super) first: String,
+            pub(in super::super) last: String,
+        }
+
+        #[upcasts]
+        impl Named {
+            #[upcast(from = 1)]
+            fn two_names(old: Json) -> Json {
+                let name = old["name"].as_str().unwrap_or_default();
+                let (first, last) = name.split_once(' ').unwrap_or(("", name));
+                serde_json::json!({ "first": first, "last": last })
+            }
+        }
+
+        #[derive(Default)]
+        pub(in super::super) struct Order;
+
+        #[aggregate(category = "order", events = pub(in super::super) OrderEvent)]
+        impl Order {
+            #[apply]
+            fn placed(&mut self, _: &Placed) {}
+            #[apply]
+            fn named(&mut self, _: &Named) {}
+            #[upcast(
+                event = "order.placed",
+                version = 1,
+                with_next = "order.placed",
+                next_version = 2
+            )]
+            fn pair(_: Json, new: Placed) -> Placed {
+                new
+            }
+            #[upcast(event = "order.placed", version = 1)]
+            fn alone(old: Json) -> (Placed, Named) {
+                let net = old["total"].as_i64().unwrap_or_default();
+                (Placed { net, tax: 0 }, Named { first: "no".into(), last: "body".into() })
+            }
+        }
+    }
+}
+
+#[cfg(all(feature = "cbor", feature = "messagepack"))]
+#[test]
+fn what_the_macros_write_is_read_through_steps_splits_pairs_and_former_names() {
+    use orders::{Called, PlacedV1, first, last};
+    let repository = Repository { folder: tempfile::tempdir().unwrap() };
+    let written = repository
+        .corpus(Recording::New)
+        .events::<first::OrderEvent>()
+        .example(PlacedV1 { total: 7 })
+        .example(Called { name: "Ada Byron".into() })
+        .try_check()
+        .unwrap();
+    assert_eq!(written.len(), 2);
+    let last = |recording| {
+        let corpus = repository.corpus(recording).events::<last::OrderEvent>();
+        corpus
+            .example(last::Placed { net: 5, tax: 1 })
+            .example(last::Named { first: "Ada".into(), last: "King".into() })
+            .try_check()
+    };
+    assert_eq!(last(Recording::Changes).unwrap().len(), 4);
+    assert_eq!(last(Recording::Nothing).unwrap().len(), 0);
+    let file = |name: &str| repository.folder.path().join("corpus").join(name);
+    let read_as = |name: &str| {
+        let text = fs::read_to_string(file(name)).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["read_as"].clone()
+    };
+    let named = |first: &str, last: &str| json!({ "name": "order.named", "version": 2, "payload": { "first": first, "last": last } });
+    let placed = |net: i64, tax: i64| json!({ "name": "order.placed", "version": 2, "payload": { "net": net, "tax": tax } });
+    assert_eq!(read_as("order.called.v1.json"), json!([named("Ada", "Byron")]));
+    assert_eq!(read_as("order.named.v2.json"), json!([named("Ada", "King")]));
+    assert_eq!(read_as("order.placed.v1.json"), json!([placed(7, 0), named("no", "body")]));
+
+    // Completed with the event that stood behind it: one command has made both.
+    let text = fs::read_to_string(file("order.placed.v1.json")).unwrap();
+    let mut pair: Value = serde_json::from_str(&text).unwrap();
+    pair["stored"].as_array_mut().unwrap().push(json!({
+        "name": "order.placed", "version": 2, "codec": "json", "payload": { "net": 6, "tax": 1 },
+    }));
+    fs::write(file("order.placed.v1.json"), pair.to_string()).unwrap();
+    assert_eq!(last(Recording::Changes).unwrap().len(), 1);
+    assert_eq!(read_as("order.placed.v1.json"), json!([placed(6, 1)]));
+}
+
+/// The same name in another category.
+mod namesake {
+    use super::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    #[event(name = "account.deposited")]
+    pub(super) struct Deposited {}
+
+    #[derive(Default)]
+    pub(super) struct Safe;
+
+    #[aggregate(category = "safe", events = SafeEvent)]
+    impl Safe {
+        #[apply]
+        fn deposited(&mut self, _: &Deposited) {}
+    }
+}
+
+#[test]
+fn two_events_of_one_name_do_not_share_a_file() {
+    let repository = Repository::of_first_release();
+    let corpus = repository.first(Recording::New).events::<namesake::SafeEvent>();
+    let found = corpus.example(namesake::Deposited {}).try_check().unwrap_err().to_string();
+    assert!(
+        found.contains(
+            "account.deposited: categories \"account\" and \"safe\" both have an event of this name"
+        ),
+        "{found}"
+    );
+}
+
+#[cfg(feature = "personal")]
+mod personal {
+    use super::*;
+    use tidings::{Personal, Shape};
+
+    #[derive(Shape, Serialize, Deserialize, PartialEq)]
+    struct Address {
+        street: String,
+    }
+
+    macro_rules! events {
+        ($module:ident $($codec:ident)?) => {
+            mod $module {
+                use super::*;
+
+                #[derive(Event, Serialize, Deserialize)]
+                #[event(name = "member.joined" $(, codec = $codec)?)]
+                pub(super) struct Joined {
+                    pub(super) name: Personal<String>,
+                    pub(super) address: Option<Personal<Address>>,
+                    pub(super) age: Personal<u8>,
+                }
+
+                #[derive(Default)]
+                pub(super) struct Member;
+
+                #[aggregate(category = "member", events = pub(super) MemberEvent)]
+                impl Member {
+                    #[apply]
+                    fn joined(&mut self, _: &Joined) {}
+                }
+            }
+        };
+    }
+
+    events!(text);
+    events!(packed MessagePack);
+
+    macro_rules! check {
+        ($module:ident) => {{
+            let repository = Repository { folder: tempfile::tempdir().unwrap() };
+            let check = |recording, name: &str| {
+                let address = Address { street: "Piccadilly".into() };
+                let example = $module::Joined {
+                    name: Personal::new("m-1", name.to_owned()),
+                    address: Some(Personal::new("m-1", address)),
+                    age: Personal::new("m-1", 36),
+                };
+                let lock = schema_lock().file(repository.folder.path().join("tidings.lock.json"));
+                lock.events::<$module::MemberEvent>().recording(recording).check();
+                let corpus = repository.corpus(recording).events::<$module::MemberEvent>();
+                corpus.example(example).try_check().unwrap().len()
+            };
+            assert_eq!(check(Recording::New, "Ada"), 1);
+            // In the next run its keys are the same, and the example counts no more.
+            assert_eq!(check(Recording::Nothing, "Bob"), 0);
+            let file = repository.folder.path().join("corpus/member.joined.v1.json");
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(!text.contains("Piccadilly") && text.contains("m-1"), "{text}");
+        }};
+    }
+
+    #[test]
+    fn an_event_with_sealed_values_is_kept_and_read_in_every_run() {
+        check!(text);
+        check!(packed);
     }
 }

@@ -39,6 +39,8 @@ fn written() -> impl Strategy<Value = Written> {
         Just(r#"{"b":1,"a":1.50,"a":"twice"}"#.as_bytes().to_vec()),
         Just(b"{\n  \"pretty\": true\n}".to_vec()),
         Just(b" 7 ".to_vec()),
+        // What an event without fields is.
+        Just(b"null".to_vec()),
         Just(Vec::new()),
         Just(br#""a line\nbreak and ,\"sum\":\"""#.to_vec()),
         ".*".prop_map(|text| serde_json::to_vec(&text).unwrap()),

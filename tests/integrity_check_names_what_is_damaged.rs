@@ -128,6 +128,38 @@ fn rows_that_are_missing_are_named() {
 }
 
 #[test]
+fn rows_far_from_the_others_are_named_without_a_walk_through_all_that_lies_between() {
+    let far = i64::MAX as u64;
+    let missing = "positions 600 to 9223372036854775806 are missing";
+    damaged(
+        "UPDATE events SET position = 9223372036854775807 WHERE position = 600",
+        &[(600, missing)],
+    );
+    // One of the middle is missing there, and behind the last one it follows what is not the last of its stream.
+    let (_directory, path) = log();
+    run(&path, "UPDATE events SET position = 9223372036854775807 WHERE position = 7");
+    let found = check(&path);
+    let positions: Vec<_> = found.damage.iter().filter_map(|damage| damage.position).collect();
+    let positions: Vec<_> = positions.iter().map(|position| position.as_u64()).collect();
+    assert_eq!(positions, [7, 10, 601, far], "{:?}", found.damage);
+}
+
+#[test]
+fn rows_before_the_first_position_are_named() {
+    for position in ["0", "-7"] {
+        let (_directory, path) = log();
+        run(&path, &format!("UPDATE events SET position = {position} WHERE position = 600"));
+        let found = check(&path);
+        let words = format!("a row has position {position}");
+        let named: Vec<_> = found.damage.iter().map(ToString::to_string).collect();
+        assert!(named.iter().any(|what| what.contains(&words)), "{named:?}");
+        // All others as well: then there is no last position.
+        run(&path, "DELETE FROM events WHERE position > 0");
+        assert!(!check(&path).is_sound());
+    }
+}
+
+#[test]
 fn places_that_contradict_each_other_are_named() {
     damaged(
         "UPDATE events SET version = CASE position WHEN 10 THEN 5 ELSE 4 END WHERE position IN (10, 13)",
@@ -274,6 +306,34 @@ fn events_whose_archive_is_lost_or_damaged_are_named() {
     assert_eq!(named.len(), 2, "{named:?}");
     assert!(named[0].starts_with("position 5 (thing-1): it is missing in archive 1"), "{named:?}");
     assert!(named[1].starts_with("position 8 (thing-1): in archive 1: its payload"), "{named:?}");
+}
+
+#[test]
+fn archives_in_any_number_are_looked_into() {
+    let (_directory, path) = log();
+    let log = Sqlite::open(&path).unwrap();
+    let streams: Vec<_> = (10..110).map(stream).collect();
+    // Each of the streams in an archive of its own, and their events in turn.
+    for round in 0..2 {
+        for (number, stream) in streams.iter().enumerate() {
+            let time = Timestamp::from_micros(round);
+            let header = Header::new(stream.clone(), "thing.changed", 1, time);
+            let event = Recorded { header, payload: b"7".as_slice().into() };
+            let commit = Commit::new().append(stream.clone(), ExpectedVersion::Any, vec![event]);
+            log.commit(&mut [commit]).unwrap()[0].clone().unwrap();
+            if round == 1 {
+                log.archive(std::slice::from_ref(stream), format!("{number}.db")).unwrap();
+            }
+        }
+    }
+    let missing = log.archives()[0].clone();
+    drop(log);
+    assert_eq!(check(&path).archived, 200);
+    assert!(check(&path).is_sound());
+    std::fs::remove_file(missing).unwrap();
+    let found = check(&path);
+    // The file once, and each of its two events.
+    assert_eq!(found.damages, 3, "{:?}", found.damage);
 }
 
 #[test]

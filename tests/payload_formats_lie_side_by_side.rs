@@ -394,3 +394,47 @@ fn a_payload_of_a_format_from_the_future_is_named_and_holds_up_no_other() {
         other => unreachable!("{other:?}"),
     }
 }
+
+#[test]
+fn a_payload_that_is_nested_too_deep_is_an_error_and_no_end_of_the_stack() {
+    #[derive(Debug, Deserialize)]
+    #[serde(untagged)]
+    #[expect(dead_code, reason = "only read")]
+    enum Nested {
+        End(u8),
+        List(Vec<Nested>),
+    }
+    // An array of one, in an array of one, and so on.
+    for (codec, array, end) in
+        [(Codec::Json, b'[', b'0'), (Codec::MessagePack, 0x91, 0), (Codec::Cbor, 0x81, 0)]
+    {
+        let nested = |deep: usize| {
+            let mut bytes = vec![array; deep];
+            bytes.push(end);
+            if codec == Codec::Json {
+                bytes.extend(vec![b']'; deep]);
+            }
+            bytes
+        };
+        let bytes = nested(100);
+        codec.decode_json(&bytes).unwrap();
+        codec.decode::<Nested>(&bytes).unwrap();
+        for deep in [1_000, 1_020, 100_000] {
+            let bytes = nested(deep);
+            assert!(codec.decode_json(&bytes).is_err(), "{codec:?}, {deep}");
+            assert!(codec.decode::<Nested>(&bytes).is_err(), "{codec:?}, {deep}");
+            assert!(codec.decode::<serde_json::Value>(&bytes).is_err(), "{codec:?}, {deep}");
+            let _ = codec.decode::<serde::de::IgnoredAny>(&bytes);
+        }
+    }
+}
+
+#[test]
+fn a_whole_number_with_a_point_is_one_in_json_too() {
+    for codec in CODECS {
+        let mut bytes = Vec::new();
+        codec.encode(&[1.0_f32, -2.0], &mut bytes).unwrap();
+        let json = codec.decode_json(&bytes).unwrap();
+        assert_eq!(json, serde_json::json!([1.0, -2.0]), "{codec:?}");
+    }
+}

@@ -99,6 +99,33 @@ fn no_file_holds_a_value_and_each_comes_back() {
     runtime.block_on(app.shutdown()).unwrap();
 }
 
+#[cfg(feature = "transfer")]
+#[tokio::test]
+async fn an_export_is_sealed_and_the_keys_fit_the_log_that_it_is_imported_into() {
+    use tidings::transfer::{export_log, import, verify};
+
+    let [from, to] = [(), ()].map(|()| tempfile::tempdir().unwrap());
+    let app = start(Sqlite::open(from.path().join("bank.db")).unwrap()).await;
+    app.send("7", Join::new("c-7", "Ada Lovelace")).await.unwrap();
+    let mut export = Vec::new();
+    export_log(app.store(), &mut export).unwrap();
+    app.shutdown().await.unwrap();
+    drop(app);
+    assert!(!String::from_utf8(export.clone()).unwrap().contains("Lovelace"));
+
+    std::fs::copy(from.path().join("bank.keys.db"), to.path().join("bank.keys.db")).unwrap();
+    let [path, other] = ["bank.db", "other.db"].map(|name| to.path().join(name));
+    drop(Sqlite::open(&other).unwrap());
+    let log_id = verify(export.as_slice()).unwrap().log_id;
+    let refused = Sqlite::options().log_id(log_id).open(other);
+    assert!(matches!(refused, Err(StoreError::Foreign { .. })), "{refused:?}");
+    let log = Sqlite::options().log_id(log_id).open(path).unwrap();
+    import(&log, export.as_slice()).unwrap();
+    let app = start(log).await;
+    assert_eq!(ask(&app, "7").await.name, known("Ada Lovelace"));
+    app.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn what_was_changed_is_refused_with_its_subject() {
     let app = start(Memory::new()).await;

@@ -1,7 +1,11 @@
 //! The schema lock names every change of an event: who still reads what, the field, and the line to write. Each verdict is checked
 //! against what serde makes of real payloads.
 #![cfg(all(feature = "macros", feature = "testing"))]
-#![allow(clippy::unwrap_used, reason = "helpers of tests: a broken assumption is a failed test")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a broken assumption is a failed test"
+)]
 #![allow(
     dead_code,
     reason = "the events are described and decoded, and not all of their fields are read"
@@ -180,7 +184,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `note` is new and has no default: stored events have no such field
     → `#[serde(default)]` on `note`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { cents: i64, note: Option<String> } r#"{"cents":1,"note":null}"#, r##"
 account.deposited, version 1: compatible in both directions
@@ -210,7 +214,7 @@ account.deposited, version 1: breaking
     → `#[serde(default)]` on `amount`; or `#[serde(rename = "cents")]`, if it is what `cents` was
   `cents` is gone: what is stored of it is not read
   the release before needs `cents`, which is no longer written
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ note: Option<String> } r#"{"note":"x"}"# => { remark: Option<String> } r#"{"remark":"x"}"#, r##"
 account.deposited, version 1: compatible in both directions
@@ -239,7 +243,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `note` was text? and is text: not all that is stored fits
     → restore `note`: text?
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ note: String } r#"{"note":""}"# => { note: Option<String> } r#"{"note":null}"#, r##"
 account.deposited, version 1: backward-compatible
@@ -258,7 +262,7 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `cents` was i64 and is i32: not all that is stored fits
     → restore `cents`: i64
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { cents: String } r#"{"cents":"1"}"#, r##"
 account.deposited, version 1: breaking
@@ -266,14 +270,14 @@ account.deposited, version 1: breaking
   `cents` was i64 and is text: not all that is stored fits
     → restore `cents`: i64
   the release before takes i64 for `cents`, and not every text
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ paid: Money } r#"{"paid":{"cents":1}}"# => { paid: MoneyIn } r#"{"paid":{"cents":1,"currency":""}}"#, r##"
 account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `paid.currency` is new and has no default: stored events have no such field
     → `#[serde(default)]` on `currency`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ at: std::net::IpAddr } r#"{"at":"1.1.1.1"}"# => { at: String } r#"{"at":"here"}"#, r##"
 account.deposited, version 1: cannot be judged
@@ -281,14 +285,14 @@ account.deposited, version 1: cannot be judged
   `at` was opaque("IP address") and is text: what serde writes of it cannot be seen
     → `#[shape(opaque = "…")]` gives it a name that stays; `#[derive(Shape)]` describes it
   → if serde writes the same as before, accept it: `TIDINGS_ACCEPT=1 cargo test`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
     change!({ cents: i64 } r#"{"cents":1}"# => { #[shape(opaque = "cents")] cents: Foreign } r#"{"cents":1}"#, r##"
 account.deposited, version 1: cannot be judged
   a part has changed that is not described
   `cents` was i64 and is opaque("cents"): what serde writes of it cannot be seen
     → `#[shape(opaque = "…")]` gives it a name that stays; `#[derive(Shape)]` describes it
   → if serde writes the same as before, accept it: `TIDINGS_ACCEPT=1 cargo test`
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`"##);
 }
 
 #[test]
@@ -304,14 +308,14 @@ account.deposited, version 1: forward-compatible, but not backward
   the release before it reads what this program writes; this program does not read what is stored
   `tier` could be `Silver`, which is gone
     → restore the variant `Silver`, or `#[serde(alias = "Silver")]` on the one that took its place
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
     change!({ tier: Tier } r#"{"tier":"Gold"}"# => { tier: TaggedTier } r#"{"tier":{"tier":"Gold"}}"#, r##"
 account.deposited, version 1: breaking
   this program does not read what is stored, and the release before it does not read what this one writes
   `tier` says in another way which variant it is
     → restore `#[serde(tag = …, content = …, untagged)]` on its type
-  → or raise the version: `#[event(name = "account.deposited", version = 2, oldest = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or raise the version: `#[event(name = "account.deposited", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
   → or, if version 1 was never released, delete its entry from the lock"##);
 }
 
@@ -465,7 +469,7 @@ fn a_version_that_goes_back() {
     finds::<Of<second::Deposited>, Of<first::Deposited>>(
         r##"
 account.deposited: version 1 is older than version 2, which was released
-  → `#[event(name = "account.deposited", version = 2, oldest = 2)]`, or a higher one"##,
+  → `#[event(name = "account.deposited", version = 2)]`, or a higher one"##,
     );
 }
 
@@ -480,7 +484,8 @@ account.closed: a part of it cannot be seen
     → `#[derive(tidings::Shape)]` on the type, or `#[shape(opaque)]` on the field if it is of another crate
 
 account.deposited, version 1: breaking: it was released, and the set of category "account" has no such event
-  → restore it; or read it as what took its place: `#[upcast(event = "account.deposited", version = 1)]` in the `#[aggregate]`"##,
+  → restore it; or, if it is called otherwise today, `formerly = "account.deposited"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "account.deposited", version = 1)]` in the `#[aggregate]`"##,
     );
 }
 
@@ -644,4 +649,239 @@ mod json_schemas {
         assert!(found.contains("elsewhere.happened: it has no JSON Schema"), "{found}");
         assert!(found.contains("#[derive(schemars::JsonSchema)]"), "{found}");
     }
+}
+
+/// A program release by release, as `#[aggregate]` writes its set: what the lock says is to be written is what the next one has.
+mod releases {
+    macro_rules! release {
+        ($release:ident { $($events:item)* } { $($handlers:tt)* }) => {
+            pub(super) mod $release {
+                use serde::{Deserialize, Serialize};
+                use tidings::{Event, Json, aggregate, upcasts};
+
+                $($events)*
+
+                #[derive(Default)]
+                pub(in super::super) struct Member;
+
+                #[aggregate(category = "member", events = pub(in super::super) MemberEvent)]
+                impl Member { $($handlers)* }
+
+                // Not every release has steps.
+                #[allow(unused_imports, dead_code)]
+                mod used {
+                    use super::{Json, upcasts};
+                }
+            }
+        };
+    }
+
+    release!(first {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined")]
+        pub(in super::super) struct Joined { name: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.moved")]
+        pub(in super::super) struct Moved { street: String, city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.promoted")]
+        pub(in super::super) struct Promoted { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn moved(&mut self, _: &Moved) {}
+        #[apply]
+        fn promoted(&mut self, _: &Promoted) {}
+    });
+
+    release!(careless {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined")]
+        pub(in super::super) struct Joined { first: String, last: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+    });
+
+    release!(second {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined", version = 2)]
+        pub(in super::super) struct Joined { first: String, last: String }
+
+        #[upcasts]
+        impl Joined {
+            #[upcast(from = 1)]
+            fn two_names(old: Json) -> Joined {
+                Joined { first: String::new(), last: old["name"].as_str().unwrap_or_default().to_owned() }
+            }
+        }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+        #[upcast(event = "member.moved", version = 1)]
+        fn moved(old: Json) -> CityChanged {
+            CityChanged { city: old["city"].as_str().unwrap_or_default().to_owned() }
+        }
+    });
+
+    release!(renamed_with_another_shape {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.joined", oldest = 1)]
+        pub(in super::super) struct Joined { name: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.moved")]
+        pub(in super::super) struct Moved { street: String, city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: String }
+    } {
+        #[apply]
+        fn joined(&mut self, _: &Joined) {}
+        #[apply]
+        fn moved(&mut self, _: &Moved) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+    });
+
+    release!(renamed_and_set_back {
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.came", formerly = "member.joined")]
+        pub(in super::super) struct Came { first: String, last: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.city_changed")]
+        pub(in super::super) struct CityChanged { city: String }
+
+        #[derive(Event, Serialize, Deserialize)]
+        #[event(name = "member.rose", formerly = "member.promoted")]
+        pub(in super::super) struct Rose { tier: u8 }
+    } {
+        #[apply]
+        fn came(&mut self, _: &Came) {}
+        #[apply]
+        fn city(&mut self, _: &CityChanged) {}
+        #[apply]
+        fn rose(&mut self, _: &Rose) {}
+        #[upcast(event = "member.moved", version = 1)]
+        fn moved(_: Json) {}
+    });
+}
+
+#[test]
+fn the_lines_that_it_says_are_the_ones_that_mend() {
+    finds::<releases::first::MemberEvent, releases::careless::MemberEvent>(
+        r##"
+member.joined, version 1: breaking
+  this program does not read what is stored, and the release before it does not read what this one writes
+  `first` is new and has no default: stored events have no such field
+    → `#[serde(default)]` on `first`; or `#[serde(rename = "name")]`, if it is what `name` was
+  `last` is new and has no default: stored events have no such field
+    → `#[serde(default)]` on `last`; or `#[serde(rename = "name")]`, if it is what `name` was
+  `name` is gone: what is stored of it is not read
+  the release before needs `name`, which is no longer written
+  → or raise the version: `#[event(name = "member.joined", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or, if version 1 was never released, delete its entry from the lock
+
+member.moved, version 1: breaking: it was released, and the set of category "member" has no such event
+  → restore it; or, if it is called otherwise today, `formerly = "member.moved"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "member.moved", version = 1)]` in the `#[aggregate]`
+
+member.promoted, version 1: breaking: it was released, and the set of category "member" has no such event
+  → restore it; or, if it is called otherwise today, `formerly = "member.promoted"` in the `#[event(…)]` of that
+  → or read it as what took its place: `#[upcast(event = "member.promoted", version = 1)]` in the `#[aggregate]`"##,
+    );
+    let repository = Repository::new();
+    assert_eq!(repository.check::<releases::first::MemberEvent>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<releases::second::MemberEvent>(Recording::New), Ok(1));
+    assert_eq!(repository.check::<releases::second::MemberEvent>(Recording::Nothing), Ok(0));
+}
+
+#[test]
+fn an_event_that_was_renamed_is_compared_with_what_it_was() {
+    finds::<releases::first::MemberEvent, releases::renamed_with_another_shape::MemberEvent>(
+        r##"
+member.rose, version 1: breaking
+  this program does not read what is stored, and the release before it does not read what this one writes
+  it was called member.promoted
+  `tier` was u8 and is text: not all that is stored fits
+    → restore `tier`: u8
+  the release before takes u8 for `tier`, and not every text
+  → or raise the version: `#[event(name = "member.rose", version = 2)]`, and `#[upcast(from = 1)]` in its `#[upcasts]`
+  → or, if version 1 was never released, delete its entry from the lock"##,
+    );
+    finds::<releases::second::MemberEvent, releases::renamed_and_set_back::MemberEvent>(
+        r##"
+member.came: version 1 is older than version 2, which was released
+  → `#[event(name = "member.came", version = 2)]`, or a higher one"##,
+    );
+}
+
+/// Another set of the same category.
+struct Twin;
+
+impl EventSet for Twin {
+    const CATEGORY: &'static str = "account";
+    const NAMES: &'static [&'static str] = &[];
+
+    fn index(&self) -> usize {
+        0
+    }
+
+    fn name(&self) -> &'static str {
+        ""
+    }
+
+    fn schema_version(&self) -> u32 {
+        1
+    }
+
+    fn encode(&self, _: &mut Vec<u8>) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn decode(_: &str, _: u32, _: Codec, _: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn no_set_is_passed_over_for_another_of_its_category() {
+    let repository = Repository::new();
+    let lock = || repository.lock(Recording::New).events::<Of<first::Deposited>>();
+    let found = lock().events::<Twin>().try_check().unwrap_err().to_string();
+    assert!(found.contains("category \"account\" has two sets, "), "{found}");
+    assert_eq!(
+        lock().events::<Of<first::Deposited>>().try_check().unwrap().len(),
+        1,
+        "given twice"
+    );
 }

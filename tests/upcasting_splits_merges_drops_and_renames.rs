@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stored::{KINDS, Old, append, append_together, log, old, stream};
+use stored::{KINDS, Old, append, append_together, commit_together, log, old, stream};
 use tidings::sqlite::Transaction;
 use tidings::sqlite::rusqlite::{self, Connection};
 use tidings::testing::Faults;
@@ -394,6 +394,86 @@ async fn the_parts_of_a_split_event_are_set_aside_and_handled_as_one() {
             (2, "Bath"),
         ];
         assert_eq!(texts(&rows), expected, "{kind:?}");
+        app.shutdown().await.unwrap();
+    }
+}
+
+/// Keeps cities in order by their names.
+struct Cities(Refusals);
+
+#[projection(
+    name = "cities",
+    schema = "CREATE TABLE cities (number INTEGER PRIMARY KEY, position INTEGER, event TEXT, text TEXT)",
+    classify = for_good
+)]
+impl Cities {
+    fn row(tx: &Transaction<'_>, header: &Header, text: &str) -> rusqlite::Result<usize> {
+        let row = (header.position.as_u64() as i64, header.event_id.to_string(), text);
+        tx.execute("INSERT INTO cities (position, event, text) VALUES (?1, ?2, ?3)", row)
+    }
+
+    #[on]
+    fn street(
+        &self,
+        tx: &Transaction<'_>,
+        event: &StreetChanged,
+        header: &Header,
+    ) -> rusqlite::Result<usize> {
+        Self::row(tx, header, &event.street)
+    }
+
+    #[on(key = event.city)]
+    fn city(
+        &self,
+        tx: &Transaction<'_>,
+        event: &CityChanged,
+        header: &Header,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Self::row(tx, header, &event.city)?;
+        self.0.check(&event.city)
+    }
+}
+
+/// Whoever appends to the log of a running app may append what an earlier program would have.
+#[tokio::test]
+async fn the_parts_of_an_event_that_comes_live_are_handled_as_one_too() {
+    for kind in KINDS {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(kind, directory.path());
+        let (ada, bob) = (stream("person", "ada"), stream("person", "bob"));
+        let refusals = Refusals::of(&["York"]);
+        let builder = App::builder().store(log.restart().0).aggregate::<Person>();
+        let app = builder.projection(Cities(refusals.clone())).start().await.unwrap();
+        let mut subscription = app.topic::<PersonEvent>().unwrap().subscribe().open();
+        // What was appended beside the app is published with what the app appends.
+        let append = async |event: Old<'_>| {
+            commit_together(app.store(), [event]);
+            let after = app.send("eve", Move("Ely")).await.unwrap().position;
+            app.view::<Cities>().at_least(after).await.unwrap();
+            let live = || app.status().consumer("cities").unwrap().state == ConsumerState::Live;
+            until("it is live", live).await;
+        };
+        append(old(&ada, "person.city_changed", 1, json!({ "city": "York" }))).await;
+        refusals.mend();
+        append(moved(&bob, "Broadway", "York")).await;
+
+        let letters = app.letters().of("cities").unwrap();
+        let waiting: Vec<_> = letters.list().iter().map(|l| l.position.as_u64()).collect();
+        assert_eq!(waiting, [1], "{kind:?}: an event is kept in order by its first part");
+        letters.retry(Position::new(1)).await.unwrap();
+        let view = app.view::<Cities>().at_least(app.head()).await.unwrap();
+        let rows = view.query(|connection| rows(connection, "cities")).await.unwrap();
+        let rows: Vec<_> =
+            texts(&rows).into_iter().filter(|(_, text)| !text.starts_with("Ely")).collect();
+        assert_eq!(rows, [(3, "Broadway"), (3, "York"), (1, "York")], "{kind:?}");
+
+        // A subscription that was there all the time has both parts as well.
+        let mut heard = Vec::new();
+        while heard.len() < 5 {
+            let batch = subscription.next().await.unwrap().unwrap();
+            heard.extend(batch.iter().map(|envelope| envelope.position.as_u64()));
+        }
+        assert_eq!(heard, [1, 2, 3, 3, 4], "{kind:?}");
         app.shutdown().await.unwrap();
     }
 }
@@ -795,5 +875,75 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// An event that had another name, in a format that is not JSON, with a handler that is not for replays.
+#[cfg(feature = "messagepack")]
+mod visits {
+    use super::*;
+    use tidings::{Codec, Commit, ExpectedVersion, Recorded, Timestamp};
+
+    #[derive(Event, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[event(name = "visit.ended", formerly = "visit.left", codec = MessagePack)]
+    struct Ended {
+        minutes: i64,
+    }
+
+    #[derive(Command, Clone)]
+    struct End;
+
+    #[derive(Default)]
+    struct Visit;
+
+    #[aggregate(category = "visit", events = VisitEvent)]
+    impl Visit {
+        #[command]
+        fn end(&self, _: End) -> Ended {
+            Ended { minutes: 1 }
+        }
+
+        #[apply]
+        fn ended(&mut self, _: &Ended) {}
+    }
+
+    #[derive(Default)]
+    struct Minutes;
+
+    #[projection(name = "minutes", classify = for_good)]
+    impl Minutes {
+        #[on(live_only)]
+        fn ended(&mut self, event: &Ended) -> Result<(), Box<dyn Error + Send + Sync>> {
+            match event.minutes {
+                ..10 => Ok(()),
+                minutes => Err(format!("{minutes} are too many").into()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edited_letter_of_a_handler_that_is_not_for_replays_outlives_a_rebuild() {
+        let builder = App::builder().store(tidings::Memory::new()).aggregate::<Visit>();
+        let app = builder.projection(Minutes).start().await.unwrap();
+        let stream = stream("visit", "1");
+        let mut payload = Vec::new();
+        Codec::MessagePack.encode(&Ended { minutes: 13 }, &mut payload).unwrap();
+        let mut header = Header::new(stream.clone(), "visit.left", 1, Timestamp::from_micros(1));
+        header.codec = Codec::MessagePack;
+        let event = Recorded { header, payload: payload.into() };
+        let commit = Commit::new().append(stream, ExpectedVersion::Any, vec![event]);
+        app.store().commit(&mut [commit]).unwrap();
+        app.send("2", End).await.unwrap();
+
+        let letters = app.letters().of("minutes").unwrap();
+        until("it is parked", || !letters.list().is_empty()).await;
+        let edited = letters.edit(Position::new(1), r#"{"minutes":14}"#).await;
+        let error = letters.at(Position::new(1)).unwrap().error().unwrap().to_owned();
+        assert!(error.contains("14 are too many"), "{error} {edited:?}");
+        app.rebuild::<Minutes>().await.unwrap();
+        assert!(letters.at(Position::new(1)).is_some(), "the letter is gone");
+        letters.edit(Position::new(1), r#"{"minutes":5}"#).await.unwrap();
+        assert!(letters.list().is_empty());
+        app.shutdown().await.unwrap();
     }
 }

@@ -222,6 +222,9 @@ pub fn before(
     (name, version): (&'static str, u32),
     of_one_command: bool,
 ) -> Result<Option<Recorded>, DecodeError> {
+    if of_one_command && event.command_id.is_none() {
+        return Ok(None);
+    }
     let found = neighbours.before(event).map_err(|source| unreadable(event, source))?;
     Ok(found.filter(|first| is(first, name, version) && is_pair(first, event, of_one_command)))
 }
@@ -236,6 +239,9 @@ pub fn is_before(
     (name, version): (&'static str, u32),
     of_one_command: bool,
 ) -> Result<bool, DecodeError> {
+    if of_one_command && event.command_id.is_none() {
+        return Ok(false);
+    }
     let found = neighbours.after(event).map_err(|source| unreadable(event, source))?;
     Ok(found.is_some_and(|next| is(&next, name, version) && is_pair(event, &next, of_one_command)))
 }
@@ -243,7 +249,7 @@ pub fn is_before(
 /// Two neighbours make a pair. If the second is stored like this today, only if one command made both: the last event of the
 /// older kind would otherwise be taken for the first half of whatever is appended after it, by readers that have read it alone.
 fn is_pair(first: &Recorded, second: &Recorded, of_one_command: bool) -> bool {
-    !of_one_command || (first.command_id.is_some() && first.command_id == second.command_id)
+    !of_one_command || first.command_id == second.command_id
 }
 
 fn unreadable(event: &Recorded, source: Box<dyn std::error::Error + Send + Sync>) -> DecodeError {

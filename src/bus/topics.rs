@@ -56,18 +56,25 @@ impl<S: EventSet> AnyTopic for Topic<Envelope<S>> {
     fn publish_recorded(&self, events: &[Recorded], decoder: &Decoder) {
         let set = SetInfo::of::<S>();
         let own = events.iter().filter(|event| set.reads(&event.header.name));
-        let (envelopes, failure) = decode::<S>(own.cloned(), decoder);
+        let (mut envelopes, failure) = decode::<S>(own.cloned(), decoder);
+        // The events that one is read as are handled as one, which a ring does not know: readers find them in the log.
+        let split = envelopes.windows(2).position(
+            |pair| matches!(pair, [one, next] if one.header.position == next.header.position),
+        );
+        envelopes.truncate(split.unwrap_or(envelopes.len()));
         self.publish(envelopes);
         if let Some(unknown) = events.iter().rev().find(|event| set.unknown(event).is_some()) {
             // Its durable readers have to meet it; what they do then is their own policy.
             self.send_to_log(unknown.header.position);
         }
-        if let (Some(failure), Some(last)) = (failure, events.last()) {
+        if let Some(failure) = &failure {
             tracing::error!(
-                error = &*failure as &dyn std::error::Error,
+                error = &**failure as &dyn std::error::Error,
                 topic = self.name(),
                 "an event cannot be published; the topic's readers find it in the log"
             );
+        }
+        if let Some(last) = events.last().filter(|_| failure.is_some() || split.is_some()) {
             self.send_to_log(last.header.position);
         }
     }

@@ -63,10 +63,9 @@ impl<'de> Visitor<'de> for AnyVisitor {
 
     /// With the digits that JSON text of it has: as a number of twice the width it would get more.
     fn visit_f32<E: de::Error>(self, value: f32) -> Result<Value, E> {
-        match value.is_finite() {
-            true => serde_json::from_str(&value.to_string()).map_err(E::custom),
-            false => Ok(Value::Null),
-        }
+        serde_json::to_string(&value)
+            .and_then(|digits| serde_json::from_str(&digits))
+            .map_err(E::custom)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

@@ -10,6 +10,8 @@ use crate::shape::Form;
 pub struct EventSchema {
     /// Its name in the log.
     pub name: &'static str,
+    /// The names that it had before; its versions are one line through all of them.
+    pub former_names: &'static [&'static str],
     /// The version of its shape.
     pub version: u32,
     /// The format of its payload.
@@ -25,6 +27,7 @@ impl EventSchema {
     pub fn of<E: Event>() -> Self {
         Self {
             name: E::NAME,
+            former_names: E::FORMER_NAMES,
             version: E::VERSION,
             codec: E::CODEC,
             shape: E::shape(),

@@ -42,6 +42,7 @@ use super::{
     Trouble, Wiring,
 };
 use crate::clock::Clock;
+use crate::event::Recorded;
 use crate::letters::desk::{ConsumerLetters, LetterError, What};
 use crate::letters::shelf::{Change, Shelf, Shelved};
 use crate::letters::{Letter, LetterState, ResolutionKind};
@@ -711,8 +712,11 @@ impl<K: Keeper> Processor<K> {
             let before = Position::new(letter.position.as_u64().saturating_sub(1));
             let page = self.wiring.decoder.store().read_log(before, &Filter::All, 1);
             let event = page.ok().and_then(|page| page.events.into_iter().next());
-            event.is_none_or(|mut event| {
-                event.payload = letter.edited.clone().unwrap_or(event.payload);
+            event.is_none_or(|event| {
+                let event = match &letter.edited {
+                    Some(payload) => Recorded::edited(&event.header, Arc::clone(payload)),
+                    None => event,
+                };
                 source.is_event_live_only(&event, &self.wiring.decoder)
             })
         })

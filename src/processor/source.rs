@@ -373,6 +373,11 @@ pub(super) fn pass_unknown<T>(
     };
     match sorting.unknown {
         UnknownEvents::Ignore => chunk.ignored += 1,
+        // Not behind a letter either, unless it became one itself when the policy was another.
+        UnknownEvents::Refuse if !sorting.is_letter(header.position) => {
+            let key = header.stream.as_str().into();
+            chunk.failure = Some(failure(header, key, unknown.into(), None));
+        }
         UnknownEvents::Refuse | UnknownEvents::Park => {
             chunk.failure = without_key(header, unknown.into(), sorting, chunk).err();
         }

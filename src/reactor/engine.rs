@@ -102,6 +102,8 @@ pub(crate) struct Engine {
     letter_first: bool,
     /// Why it tries again.
     trouble: Option<Arc<Trouble>>,
+    /// What it may not pass: it ends when everything before that is finished.
+    refused: Option<Trouble>,
     /// Why it ends.
     over: Option<Trouble>,
 }
@@ -180,6 +182,7 @@ impl Engine {
             keeping: Keeping::new(ledger, begin.position),
             letter_first: true,
             trouble: None,
+            refused: None,
             over: None,
         }
     }
@@ -197,6 +200,7 @@ impl Engine {
             self.begin_reading();
             self.begin_saving();
             self.report();
+            self.refuse();
             if self.is_over() {
                 break;
             }
@@ -468,12 +472,20 @@ impl Engine {
         // What is over must not wake it again, whether or not there is room to read.
         self.read_again = self.read_again.filter(|again| *again > Instant::now());
         let is_busy = self.reading.is_some() || self.read_again.is_some() || room < WINDOW / 2;
-        if is_busy || after >= head || self.is_ending() || self.is_full() {
+        if is_busy || self.refused.is_some() || after >= head || self.is_ending() || self.is_full()
+        {
             return;
         }
         let (store, filter) = (Arc::clone(self.wiring.decoder.store()), self.filter.clone());
         let read = move || store.read_log(after, &filter, room);
         self.reading = Some(tokio::task::spawn_blocking(read));
+    }
+
+    /// Ends before an event that it may not pass, once all before it are finished.
+    fn refuse(&mut self) {
+        if self.refused.is_some() && self.window.checkpoint().0 == self.window.through() {
+            self.over = self.over.take().or(self.refused.take());
+        }
     }
 
     /// Whether no more events can be set aside.
@@ -530,7 +542,7 @@ impl Engine {
                     }
                     UnknownEvents::Park => {}
                     UnknownEvents::Refuse => {
-                        self.over = Some(Trouble::unknown(&recorded.header));
+                        self.refused = Some(Trouble::unknown(&recorded.header));
                         return self.window.reach(before(position), &head);
                     }
                 }

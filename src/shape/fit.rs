@@ -124,7 +124,9 @@ fn form(from: &Form, to: &Form, path: &Path, found: &mut Vec<Fit>) {
         | (_, Form::Opaque(_) | Form::Unseen(_) | Form::Around(_)) => {
             push(Kind::Unjudged { from: from.clone(), to: to.clone() });
         }
-        (Form::List(from), Form::List(to)) | (Form::Array(from, _), Form::List(to)) => {
+        (Form::List(from), Form::List(to))
+        | (Form::Array(from, _), Form::List(to))
+        | (Form::Sealed(from), Form::Sealed(to)) => {
             form(from, to, path, found);
         }
         (Form::Array(from, a), Form::Array(to, b)) if a == b => form(from, to, path, found),

@@ -39,6 +39,7 @@ impl Display for Form {
             Self::Newtype(form) => write!(f, "new({form})"),
             Self::Struct(fields) => fields.fmt(f),
             Self::Enum(variants) => variants.fmt(f),
+            Self::Sealed(form) => write!(f, "sealed({form})"),
             Self::Around(levels) => write!(f, "around({levels})"),
             Self::Opaque(name) => write!(f, "opaque({name:?})"),
             Self::Unseen(name) => write!(f, "unseen({name:?})"),

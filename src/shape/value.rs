@@ -49,7 +49,7 @@ fn check(form: &Form, value: &Value) -> Result<(), Differs> {
         // What is no number is written as null.
         Form::F32 | Form::F64 => value.is_number() || value.is_null(),
         Form::Char => value.as_str().is_some_and(|text| text.chars().count() == 1),
-        Form::Text => value.is_string(),
+        Form::Text | Form::Sealed(_) => value.is_string(),
         Form::Bytes => value.as_array().is_some_and(|bytes| bytes.iter().all(fits::<u8>)),
         Form::Uuid => value.as_str().is_some_and(|text| uuid::Uuid::try_parse(text).is_ok()),
         Form::Unit => value.is_null(),

@@ -1,7 +1,8 @@
 //! The log in an SQLite database.
 //!
 //! One file holds the log and can be read with any SQLite tool: table `events`, a row for each event in commit order,
-//! the payload as JSON text, or as a blob whose first byte names its format: 1 MessagePack, 2 CBOR. Beside it lie an index that can be derived from it, a lock file, and SQLite's own
+//! the payload as JSON text, or as a blob whose first byte names its format: 1 MessagePack, 2 CBOR. Beside it lie an index that
+//! can be derived from it, a lock file, and SQLite's own
 //! write-ahead log:
 //!
 //! ```text
@@ -108,6 +109,7 @@ pub struct SqliteOptions {
     durability: Durability,
     readers: usize,
     tail: usize,
+    log_id: Option<Uuid>,
 }
 
 /// What the writer, the readers and the flusher have in common.
@@ -137,7 +139,12 @@ impl Sqlite {
 
     /// Opens a log in another way than the default.
     pub fn options() -> SqliteOptions {
-        SqliteOptions { durability: Durability::Fsync, readers: 4, tail: tail::GENERATION }
+        SqliteOptions {
+            durability: Durability::Fsync,
+            readers: 4,
+            tail: tail::GENERATION,
+            log_id: None,
+        }
     }
 }
 
@@ -167,6 +174,15 @@ impl SqliteOptions {
         self
     }
 
+    /// The identity of the log: one that is made gets it, and one that is there must have it.
+    ///
+    /// A new log has one of its own unless this is set, and refuses the views and the keys of personal data of another. Set it to that
+    /// of a whole log that is imported into the new one, and its files can be put beside it.
+    pub fn log_id(mut self, log_id: Uuid) -> Self {
+        self.log_id = Some(log_id);
+        self
+    }
+
     /// Opens the log at `path`, or makes one there; the directory must exist.
     ///
     /// Reads the newest events if the log was not closed properly, and all events if its index is missing: two or three
@@ -174,14 +190,15 @@ impl SqliteOptions {
     ///
     /// # Errors
     /// - [`StoreError::Locked`]: it is open already, in this process or in another.
-    /// - [`StoreError::Foreign`], [`StoreError::Format`]: the file belongs to another program, or to another version.
+    /// - [`StoreError::Foreign`], [`StoreError::Format`]: the file belongs to another program, to another version, or is a log of
+    ///   another identity than the one that was [asked for](Self::log_id).
     /// - [`StoreError::ReadOnly`], [`StoreError::Full`]: the place cannot be written to.
     /// - [`StoreError::Damaged`]: the log contradicts itself.
     /// - [`StoreError::Failed`]: anything else, such as a directory that does not exist.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Sqlite, StoreError> {
         let files = Files::at(path.as_ref())?;
         let lock = files.lock()?;
-        let (log, identity) = match file::open_log(&files.log, self.durability) {
+        let (log, identity) = match file::open_log(&files.log, self.durability, self.log_id) {
             Ok(opened) => opened,
             Err(error) => {
                 lock.withdraw();

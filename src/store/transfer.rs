@@ -11,8 +11,8 @@
 //! that appended none, so that it has no effect in the new log either. A first line says what is in the file, a last one how much.
 //!
 //! # Damage
-//! `sum` is the SHA-256 of the line before it, of its `sum` and of the line's own text: a line that was changed, is missing
-//! or stands in another place is found where it is, and named with its number. Without the last line the file is cut off. The
+//! `sum` is the SHA-256 of the 32 bytes of the sum before it (zeros before the first line) and of the line's own text up to
+//! `,"sum"`: a line that was changed, is missing or stands in another place is found where it is, and named with its number. Without the last line the file is cut off. The
 //! checksums are no signature: who writes the whole file anew can compute them, too.
 //!
 //! # Importing
@@ -22,15 +22,20 @@
 //! before that stay in the log. [`verify`] finds damage without importing anything.
 //!
 //! Nobody else may write to the log meanwhile: import before the app is started.
+//!
+//! # Personal data
+//! It stays sealed in an export, whose lines hold payloads as the log does; the keys are not in it. Keys and views belong to a log of
+//! their identity alone. To put them beside a log that is imported, make that with the identity of the one that was exported:
+//! [`Transferred::log_id`] says it, and `SqliteOptions::log_id` takes it. Without its keys personal data cannot be read.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::ops::ControlFlow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hashbrown::{HashMap, HashSet};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -48,6 +53,16 @@ const FORMAT: u32 = 1;
 /// How many events or commands are read from a log, or committed to one, in one go.
 const CHUNK: usize = 1_000;
 
+/// How many bytes of payloads are committed in one go, as long as no single commit has more.
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// The longest line that is read, in bytes. No row of SQLite has more than a billion bytes, which are a third more in base64; what
+/// has no line breaks at all is not taken into memory until there is none left.
+const LINE_BYTES: u64 = 2 << 30;
+
+/// What the first line begins with.
+const FIRST: &[u8] = b"{\"export\":";
+
 /// What stands behind the text of a line: `,"sum":"` and 64 digits and `"}`.
 const BEFORE_SUM: &str = ",\"sum\":\"";
 const AFTER_SUM: &str = "\"}";
@@ -59,6 +74,8 @@ type Sum = [u8; 32];
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transferred {
+    /// The identity of the log that was exported.
+    pub log_id: Uuid,
     /// How many events are in the file.
     pub events: u64,
     /// How many commands without events are in the file.
@@ -228,7 +245,7 @@ pub fn verify(from: impl BufRead) -> Result<Transferred, ImportError> {
         match lines.next()? {
             Line::Event(event) => order.event(&event, lines.number)?,
             Line::Command(command) => order.command(&command, lines.number)?,
-            Line::End => return Ok(lines.transferred(0)),
+            Line::End => return Ok(lines.transferred(export.log_id, 0)),
         }
     }
 }
@@ -252,6 +269,7 @@ pub fn import(store: &dyn EventStore, from: impl BufRead) -> Result<Transferred,
         group: Vec::new(),
         wanted: Vec::new(),
         events: 0,
+        bytes: 0,
         ids: HashSet::new(),
         known: 0,
     };
@@ -261,7 +279,7 @@ pub fn import(store: &dyn EventStore, from: impl BufRead) -> Result<Transferred,
             Ok(Line::Command(command)) => import.command(&command, lines.number)?,
             Ok(Line::End) => {
                 import.flush()?;
-                return Ok(lines.transferred(import.known));
+                return Ok(lines.transferred(export.log_id, import.known));
             }
             Err(error) => {
                 // The rest of the commit that was being read may stand in what cannot be read.
@@ -301,10 +319,15 @@ struct EventLine<'a> {
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
     /// As it is, if it is JSON in one line.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
+}
+
+/// A payload that is `null`, as that of an event without fields is, is one all the same.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -450,6 +473,7 @@ impl<'a, W: Write> Export<'a, W> {
         self.write("end", &end)?;
         self.to.flush()?;
         Ok(Transferred {
+            log_id: self.store.log_id(),
             events: end.events,
             commands: end.commands,
             known: 0,
@@ -498,12 +522,14 @@ impl<R: BufRead> Lines<R> {
     /// Reads the first line.
     fn export(&mut self) -> Result<Beginning, ImportError> {
         let foreign = |what: &str| ImportError::Foreign { what: what.to_owned() };
-        if !self.read()? {
+        self.from.by_ref().take(FIRST.len() as u64).read_to_end(&mut self.line)?;
+        if self.line.is_empty() {
             return Err(foreign("it is empty"));
         }
-        if !self.line.starts_with(b"{\"export\":") {
+        if self.line != FIRST {
             return Err(foreign("its first line does not begin with {\"export\":"));
         }
+        self.read_on()?;
         let text = self.text()?;
         let beginning: serde_json::Value = body(text, "{\"export\":")
             .map_err(|error| ImportError::Foreign { what: format!("its first line: {error}") })?;
@@ -557,10 +583,19 @@ impl<R: BufRead> Lines<R> {
     /// Reads one line; false at the end.
     fn read(&mut self) -> Result<bool, ImportError> {
         self.line.clear();
-        if self.from.read_until(b'\n', &mut self.line)? == 0 {
+        self.read_on()
+    }
+
+    /// Reads to the end of the line whose beginning was read.
+    fn read_on(&mut self) -> Result<bool, ImportError> {
+        let read = self.from.by_ref().take(LINE_BYTES).read_until(b'\n', &mut self.line)?;
+        if read == 0 && self.line.is_empty() {
             return Ok(false);
         }
         self.number += 1;
+        if read as u64 == LINE_BYTES {
+            return Err(ImportError::Changed { line: self.number });
+        }
         if self.line.pop_if(|last| *last == b'\n').is_none() && self.number > 1 {
             // A file whose last line break was lost is whole all the same; one that was cut off within a line is not.
             if !self.line.ends_with(AFTER_SUM.as_bytes()) {
@@ -588,8 +623,9 @@ impl<R: BufRead> Lines<R> {
         Ok(text)
     }
 
-    fn transferred(&self, known: u64) -> Transferred {
+    fn transferred(&self, log_id: Uuid, known: u64) -> Transferred {
         Transferred {
+            log_id,
             events: self.found.events,
             commands: self.found.commands,
             known,
@@ -671,8 +707,9 @@ struct Import<'a> {
     group: Vec<(Commit, u64)>,
     /// The position of each event of the group in the file, which it has to get.
     wanted: Vec<Position>,
-    /// How many are gathered.
+    /// How many are gathered, and the bytes of their payloads.
     events: usize,
+    bytes: usize,
     ids: HashSet<CommandId>,
     known: u64,
 }
@@ -700,6 +737,7 @@ impl Import<'_> {
         }
         self.wanted.push(event.position);
         self.events += 1;
+        self.bytes += event.payload.len();
         if let Some((commit, _)) = &mut self.open {
             let stream = event.stream.clone();
             // All expectations of a commit are checked before its first event.
@@ -795,7 +833,7 @@ impl Import<'_> {
     /// The commit that was being read is whole.
     fn close(&mut self) -> Result<(), ImportError> {
         self.group.extend(self.open.take());
-        if self.events >= CHUNK { self.flush() } else { Ok(()) }
+        if self.events >= CHUNK || self.bytes >= CHUNK_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), ImportError> {
@@ -824,6 +862,7 @@ impl Import<'_> {
         self.wanted.clear();
         self.ids.clear();
         self.events = 0;
+        self.bytes = 0;
         Ok(())
     }
 }

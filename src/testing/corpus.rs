@@ -5,18 +5,21 @@ mod file;
 use std::any::type_name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use self::file::{File, Payload, Stored, Today, differences};
 use super::recording::{
-    Findings, Recording, conclude, file_name, in_package, pretty, replace, text_of,
+    Findings, Recording, conclude, file_name, in_package, one_file_for_two, pretty, replace,
+    text_of,
 };
 use super::schema_lock::released;
+use super::sealing::{reading, writing};
+use crate::actor::Panic;
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::event::{EventSchema, EventSet, Header, MemberOf, Neighbours, Recorded};
+use crate::id::CommandId;
 use crate::stream::{Position, StreamId, Version};
 
 /// Checks that every event that a released version has written is still read, and as what: by a stored example of each version of
@@ -63,8 +66,11 @@ use crate::stream::{Position, StreamId, Version};
 /// again: the example of a version counts once, when the version is new. Each file is read in every run through all steps of the
 /// program, and what comes of it is compared.
 ///
-/// An event that is read together with a neighbour needs it in its file: `stored` is a short stream, and may be completed by hand.
-/// So may the whole file, for a version that was released before there was a corpus: take a payload from a log.
+/// An event that is read together with a neighbour needs it in its file: `stored` is a short stream, all of one command, and may be
+/// completed by hand. So may the whole file, for a version that was released before there was a corpus: take a payload from a log.
+///
+/// Personal data is sealed with keys that follow from the subjects, so each run can read it, and so can everybody else: examples are
+/// of nobody who exists. A payload that was sealed with the keys of an app cannot be read here.
 ///
 /// # What is found
 /// A file that is not read, or is read as something else than before; an event without an example; a version that the
@@ -129,7 +135,7 @@ impl GoldenCorpus {
     /// An example of an event. One whose fields are all filled shows more than one of defaults.
     pub fn example<E: MemberOf>(mut self, event: E) -> Self {
         let mut bytes = Vec::new();
-        let encoded = E::CODEC.encode(&event, &mut bytes);
+        let encoded = writing(|| E::CODEC.encode(&event, &mut bytes));
         self.examples.push(Example {
             category: E::Set::CATEGORY,
             name: E::NAME,
@@ -205,6 +211,8 @@ impl GoldenCorpus {
             check.findings.push("no events are given\n  → `.events::<AccountEvent>()`".to_owned());
             return;
         }
+        let sets = self.sets.iter().map(|set| (set.category, set.names));
+        check.findings.extend(one_file_for_two(sets, "`golden_corpus(…)`"));
         for set in &self.sets {
             for schema in &set.schemas {
                 self.check_example(set, schema, &files, check);
@@ -355,14 +363,15 @@ fn first(set: &Set, schema: &EventSchema, example: &Example) -> Result<String, S
     pretty(&file)
 }
 
-/// The stored events of a file as a stream.
+/// The stored events of a file as a stream, which one command has made: some events make a pair only then.
 fn stream(file: &File) -> Result<Vec<Recorded>, String> {
     let id = StreamId::new(&file.category, "corpus").map_err(|error| error.to_string())?;
+    let command = CommandId::fresh();
     let stored = file.stored.iter().zip(1..);
     let recorded = stored.map(|(stored, place)| {
         let time = Timestamp::default();
         let mut header = Header::new(id.clone(), stored.name.clone(), stored.version, time);
-        header.codec = stored.codec;
+        (header.codec, header.command_id) = (stored.codec, Some(command));
         (header.version, header.position) = (Version::new(place), Position::new(place));
         Ok(Recorded { header, payload: stored.payload.bytes(stored.codec)?.into() })
     });
@@ -374,7 +383,7 @@ fn read<S: EventSet>(stored: &[Recorded]) -> Result<Vec<Today>, String> {
     let neighbours = Beside { stored };
     let mut read = Vec::new();
     for event in stored {
-        let today = catch_unwind(AssertUnwindSafe(|| S::read(event, &neighbours)));
+        let today = Panic::catch(|| reading(|| S::read(event, &neighbours)));
         let not_read = |why: &str| {
             format!(
                 "event {:?} of version {} is not read\n  {why}",
@@ -382,7 +391,7 @@ fn read<S: EventSet>(stored: &[Recorded]) -> Result<Vec<Today>, String> {
             )
         };
         let today = today
-            .map_err(|_| not_read("what reads it panics"))?
+            .map_err(|panic| not_read(&format!("what reads it panics: {}", panic.message)))?
             .map_err(|error| not_read(&causes(&error)))?;
         for event in today {
             read.push(written(&event).map_err(|why| not_read(&why))?);
@@ -394,7 +403,7 @@ fn read<S: EventSet>(stored: &[Recorded]) -> Result<Vec<Today>, String> {
 /// An event as it is written today.
 fn written<S: EventSet>(event: &S) -> Result<Today, String> {
     let mut bytes = Vec::new();
-    event.encode(&mut bytes).map_err(|error| causes(&error))?;
+    writing(|| event.encode(&mut bytes)).map_err(|error| causes(&error))?;
     Ok(Today {
         name: event.name().to_owned(),
         version: event.schema_version(),

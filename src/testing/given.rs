@@ -18,20 +18,14 @@
 use std::convert::Infallible;
 use std::fmt::{self, Debug, Write as _};
 
+use super::sealing::{reading, writing};
 use crate::aggregate::{Aggregate, IntoDecision};
 use crate::clock::Timestamp;
 use crate::codec::Codec;
 use crate::command::{Context, SentTo};
 use crate::event::{EventSet, Header, Metadata, Recorded};
 use crate::id::CommandId;
-#[cfg(feature = "personal")]
-use crate::personal::{self, Keys};
 use crate::stream::StreamId;
-
-/// What personal data is sealed with: the same in each test, so that payloads can be compared.
-#[cfg(feature = "personal")]
-static KEYS: std::sync::LazyLock<Keys> =
-    std::sync::LazyLock::new(|| Keys::for_tests(uuid::Uuid::nil()));
 
 /// Begins a test of `A` whose stream holds `events`: one event, several as a tuple, array or `Vec`, or `()`.
 ///
@@ -476,11 +470,7 @@ impl Stored {
     #[track_caller]
     fn written<S: EventSet>(event: &S) -> Self {
         let mut payload = Vec::new();
-        #[cfg(feature = "personal")]
-        let encoded = personal::recording(&KEYS, || event.encode(&mut payload));
-        #[cfg(not(feature = "personal"))]
-        let encoded = event.encode(&mut payload);
-        if let Err(error) = encoded {
+        if let Err(error) = writing(|| event.encode(&mut payload)) {
             fail(format_args!("{} cannot be stored: {}", event.name(), with_sources(&error),));
         }
         let (schema_version, codec) = (event.schema_version(), event.codec());
@@ -490,11 +480,7 @@ impl Stored {
     #[track_caller]
     pub(super) fn read<S: EventSet>(&self) -> S {
         let decode = || S::decode(self.name, self.schema_version, self.codec, &self.payload);
-        #[cfg(feature = "personal")]
-        let decoded = personal::with_keys(&KEYS, decode);
-        #[cfg(not(feature = "personal"))]
-        let decoded = decode();
-        match decoded {
+        match reading(decode) {
             Ok(event) => event,
             Err(error) => fail(format_args!(
                 "an event cannot be read back: {}\n  stored: {self}",

@@ -1,5 +1,6 @@
 //! Files that a check writes into the user's repository.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
@@ -115,6 +116,26 @@ pub(super) fn file_name(event: &str, version: u32, ending: &str) -> String {
         }
     }
     format!("{name}.v{version}.{ending}")
+}
+
+/// Says which events of `sets`, each a category with its names, would share a file; `folder` is how their folder is given.
+pub(super) fn one_file_for_two<'s>(
+    sets: impl IntoIterator<Item = (&'s str, &'s [&'s str])>,
+    folder: &str,
+) -> Vec<String> {
+    let (mut owners, mut findings) = (BTreeMap::new(), Vec::new());
+    for (category, names) in sets {
+        for name in names {
+            let owner = *owners.entry(*name).or_insert(category);
+            if owner != category {
+                findings.push(format!(
+                    "{name}: categories {owner:?} and {category:?} both have an event of this name\n  \
+                     → check their sets one by one, each with a folder of its own: {folder}",
+                ));
+            }
+        }
+    }
+    findings
 }
 
 /// JSON as it lies in a repository.

@@ -3,14 +3,15 @@
 mod changes;
 
 use std::any::type_name;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::recording::{
-    Findings, Recording, conclude, file_name, in_package, pretty, replace, text_of,
+    Findings, Recording, conclude, file_name, in_package, one_file_for_two, pretty, replace,
+    text_of,
 };
 use crate::clock::Timestamp;
 use crate::codec::Codec;
@@ -184,16 +185,22 @@ impl SchemaLock {
         if self.sets.is_empty() {
             findings.push("no events are given\n  → `.events::<AccountEvent>()`".to_owned());
         }
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::new();
         for set in &self.sets {
-            if !seen.insert(set.category) {
+            if let Some(other) = seen.insert(set.category, set.type_name) {
+                if other != set.type_name {
+                    findings.push(format!(
+                        "category {:?} has two sets, `{other}` and `{}`\n  → one set for each category",
+                        set.category, set.type_name,
+                    ));
+                }
                 continue;
             }
             let locked = lock.categories.entry(set.category.to_owned()).or_default();
             self.compare_set(set, locked, &mut findings);
         }
         for (category, events) in &lock.categories {
-            if !seen.contains(category.as_str()) && !self.sets.is_empty() {
+            if !seen.contains_key(category.as_str()) && !self.sets.is_empty() {
                 let names: Vec<_> = events.keys().map(String::as_str).collect();
                 findings.push(format!(
                     "category {category:?} is in the lock with {}, and none of the given sets holds its events\n  \
@@ -223,11 +230,10 @@ impl SchemaLock {
         }
         for schema in &set.schemas {
             findings.extend(unseen(schema));
-            let entries = locked.entry(schema.name.to_owned()).or_default();
             if set.newest(schema.name).is_none_or(|newest| newest.version == schema.version) {
-                findings.extend(version_goes_back(schema, entries));
+                findings.extend(version_goes_back(schema, locked));
             }
-            findings.extend(self.compare_event(schema, entries));
+            findings.extend(self.compare_event(schema, locked));
         }
         for (name, entries) in locked.iter() {
             for entry in entries {
@@ -244,30 +250,35 @@ impl SchemaLock {
         }
     }
 
-    fn compare_event(&self, schema: &EventSchema, entries: &mut Vec<Entry>) -> Option<String> {
+    fn compare_event(
+        &self,
+        schema: &EventSchema,
+        locked: &mut BTreeMap<String, Vec<Entry>>,
+    ) -> Option<String> {
         let EventSchema { name, version, shape, .. } = schema;
-        let entry = Entry { version: *version, shape: shape.clone() };
-        match entries.binary_search_by_key(version, |entry| entry.version) {
-            Ok(place) => {
-                let before = entries.get_mut(place)?;
-                let change = changes::compare(&before.shape, shape)?;
-                let accepts = self.recording == Recording::Changes;
-                if accepts && change.class.can_be_accepted() {
-                    *before = entry;
-                    return None;
-                }
-                Some(change.describe(name, *version))
-            }
-            Err(place) => {
-                entries.insert(place, entry);
-                None
+        let released = names(schema).find_map(|called| {
+            let entry = locked.get(called)?.iter().find(|entry| entry.version == *version)?;
+            Some((called, changes::compare(&entry.shape, shape)))
+        });
+        if let Some((called, Some(change))) = released {
+            let accepts = self.recording == Recording::Changes;
+            if !accepts || !change.class.can_be_accepted() {
+                return Some(change.describe(name, called, *version));
             }
         }
+        let entries = locked.entry((*name).to_owned()).or_default();
+        let entry = Entry { version: *version, shape: shape.clone() };
+        match entries.binary_search_by_key(version, |entry| entry.version) {
+            Ok(place) => entries.splice(place..=place, [entry]).for_each(drop),
+            Err(place) => entries.insert(place, entry),
+        }
+        None
     }
 
     fn compare_json_schemas(&self, files: &mut BTreeMap<PathBuf, String>) -> Vec<String> {
         let Some(folder) = &self.json_schemas else { return Vec::new() };
-        let mut findings = Vec::new();
+        let sets = self.sets.iter().map(|set| (set.category, set.names));
+        let mut findings = one_file_for_two(sets, "`.json_schemas(…)`");
         for schema in self.sets.iter().flat_map(|set| &set.schemas) {
             let EventSchema { name, version, .. } = schema;
             let Some(json_schema) = &schema.json_schema else {
@@ -352,17 +363,27 @@ pub(super) fn released(path: &Path) -> Result<Vec<(String, String, u32)>, String
 }
 
 impl Set {
-    /// The newest version of this event; older ones may be written beside it for a time.
+    /// The newest version of the event that has this name, or had it; older ones may be written beside it for a time.
     fn newest(&self, name: &str) -> Option<&EventSchema> {
-        let versions = self.schemas.iter().filter(|schema| schema.name == name);
+        let versions =
+            self.schemas.iter().filter(|schema| names(schema).any(|known| known == name));
         versions.max_by_key(|schema| schema.version)
     }
 }
 
-fn version_goes_back(newest: &EventSchema, entries: &[Entry]) -> Option<String> {
+/// The name of an event, and those that it had.
+fn names(schema: &EventSchema) -> impl Iterator<Item = &'static str> + use<> {
+    std::iter::once(schema.name).chain(schema.former_names.iter().copied())
+}
+
+fn version_goes_back(
+    newest: &EventSchema,
+    locked: &BTreeMap<String, Vec<Entry>>,
+) -> Option<String> {
     let EventSchema { name, version, .. } = newest;
+    let entries = names(newest).filter_map(|name| locked.get(name)).flatten();
     let released =
-        entries.last().map(|entry| entry.version).filter(|released| released > version)?;
+        entries.map(|entry| entry.version).max().filter(|released| released > version)?;
     Some(format!(
         "{name}: version {version} is older than version {released}, which was released\n  \
          → `#[event(name = {name:?}, version = {released})]`, or a higher one",

@@ -59,6 +59,14 @@ pub(crate) fn append_together<'a>(
     log: &Faults,
     events: impl IntoIterator<Item = Old<'a>>,
 ) -> Position {
+    commit_together(&log.restart().0, events)
+}
+
+/// The same in a store that is in use.
+pub(crate) fn commit_together<'a>(
+    store: &dyn EventStore,
+    events: impl IntoIterator<Item = Old<'a>>,
+) -> Position {
     let (id, mut target) = (CommandId::fresh(), None);
     let recorded = events.into_iter().map(|Old { stream, name, version, payload }| {
         target = Some(stream.clone());
@@ -70,7 +78,7 @@ pub(crate) fn append_together<'a>(
     let recorded: Vec<_> = recorded.collect();
     let commit =
         Commit::new().command_id(id).append(target.unwrap(), ExpectedVersion::Any, recorded);
-    let outcome = log.restart().0.commit(&mut [commit]).unwrap();
+    let outcome = store.commit(&mut [commit]).unwrap();
     outcome.into_iter().next().unwrap().unwrap().last
 }
 

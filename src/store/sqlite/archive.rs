@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -203,7 +203,9 @@ impl Sqlite {
         };
         if let Err(error) = self.fill(&known, &log, &positions) {
             // Only what nothing refers to is taken back; if even that fails, the same call goes on from here.
-            if matches!(&error, ArchiveError::Store(StoreError::Full { .. })) {
+            let is_full = matches!(&error, ArchiveError::Store(StoreError::Full { .. }));
+            // What is there for another reason may be somebody else's file.
+            if is_full || matches!(place.try_exists(), Ok(false)) {
                 let _ = self.withdraw(&known, &log);
             }
             return Err(error);
@@ -213,6 +215,9 @@ impl Sqlite {
     }
 
     /// Brings the events of the archive at `path` back into the log, and deletes the file.
+    ///
+    /// A copy of the log knows the archive as well: at the same place, if its path began at the root. It cannot read those events
+    /// when the file is deleted.
     ///
     /// They come back in small transactions, between which commits go on. It blocks: call it from a thread that may wait.
     ///
@@ -245,8 +250,8 @@ impl Sqlite {
 
     /// Gives room that is free within the log back to the file system, by writing the log's file anew.
     ///
-    /// Commits wait meanwhile, readers do not. It takes as much room beside the log as the log itself, until it is done. It is
-    /// of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
+    /// Commits wait meanwhile, readers do not. Until it is done it takes as much room as the log will have, twice: beside the log and
+    /// among the temporary files. While another program reads the log, its write-ahead log may keep that room. It is of use after [`archive`](Self::archive): no event ever leaves the log otherwise.
     ///
     /// # Errors
     /// [`StoreError`]; the log is as before.
@@ -278,13 +283,16 @@ impl Sqlite {
     /// Takes note of a new archive: from then on, rows may refer to it.
     fn register(&self, stored: &str, place: &Path) -> Result<Known, StoreError> {
         let id = crate::id::fresh();
-        let number = self.writer.lock().maintain(|log| {
+        // Synced, so that no power cut leaves a file of which the log knows nothing.
+        let number = self.writer.lock().maintain_synced(|log| {
             let number: i64 = log.query_row(
                 "SELECT coalesce((SELECT value FROM meta WHERE key = 'last_archive'), 0) + 1",
                 [],
                 |row| row.get(0),
             )?;
             log.execute("INSERT OR REPLACE INTO meta VALUES ('last_archive', ?)", [number])?;
+            // An earlier try may have reached the log though it failed. No row refers to what nobody knew of.
+            log.execute("DELETE FROM archives WHERE file = ?", [stored])?;
             log.execute(
                 "INSERT INTO archives VALUES (?, ?, ?)",
                 params![number, id.as_bytes(), stored],
@@ -387,10 +395,7 @@ impl Sqlite {
                 for column in 0..13 {
                     let value = row.get_ref(column).map_err(|error| failed(path, error))?;
                     insert
-                        .raw_bind_parameter(
-                            column + 1,
-                            rusqlite::types::ToSqlOutput::Borrowed(value),
-                        )
+                        .raw_bind_parameter(column + 1, ToSqlOutput::Borrowed(value))
                         .map_err(refused)?;
                 }
                 insert.raw_execute().map_err(refused)?;
@@ -417,7 +422,7 @@ impl Sqlite {
                 "INSERT INTO events ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)"
             ))?;
             for Moving { position, event_id, .. } in rows {
-                let kept: Option<Vec<Value>> = select
+                let kept: Option<Vec<Raw>> = select
                     .query_row(params![position, event_id], |row| {
                         (0..11).map(|column| row.get(column)).collect()
                     })
@@ -488,9 +493,9 @@ impl Sqlite {
 struct Moving {
     position: i64,
     event_id: Vec<u8>,
-    metadata: Value,
+    metadata: Raw,
     /// Or its length alone.
-    payload: Value,
+    payload: Raw,
 }
 
 impl Moving {
@@ -505,11 +510,43 @@ impl Moving {
 
     fn bytes(&self) -> u64 {
         match &self.payload {
-            Value::Text(text) => text.len() as u64,
-            Value::Blob(bytes) => bytes.len() as u64,
-            Value::Integer(length) => length.unsigned_abs(),
-            Value::Null | Value::Real(_) => 0,
+            Raw::Text(bytes) | Raw::Blob(bytes) => bytes.len() as u64,
+            Raw::Integer(length) => length.unsigned_abs(),
+            Raw::Null | Raw::Real(_) => 0,
         }
+    }
+}
+
+/// A value of a row as it stands there: text is what the log says is text, whether it is or not.
+enum Raw {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(Vec<u8>),
+    Blob(Vec<u8>),
+}
+
+impl FromSql for Raw {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(number) => Self::Integer(number),
+            ValueRef::Real(number) => Self::Real(number),
+            ValueRef::Text(text) => Self::Text(text.to_vec()),
+            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        })
+    }
+}
+
+impl ToSql for Raw {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(text) => ValueRef::Text(text),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
@@ -612,7 +649,13 @@ impl Archives {
             if !is_there {
                 return Err(known.lost(&shared.files.log, MISSING));
             }
-            let archive = file::connect_to_read(&known.place)?;
+            let archive = file::connect_to_read(&known.place).map_err(|error| {
+                match known.place.exists() {
+                    true => error,
+                    // It was restored since it was looked for.
+                    false => known.lost(&shared.files.log, MISSING),
+                }
+            })?;
             check_identity(&archive, &known, shared)?;
             if self.open.len() >= OPEN {
                 self.open.remove(0);

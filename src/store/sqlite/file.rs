@@ -221,7 +221,7 @@ impl Files {
 
     /// Whether a file of this log, or one that it may have, bears the name.
     pub(super) fn are_taken(&self, path: &Path) -> bool {
-        [&self.log, &self.index, &self.views].into_iter().any(|taken| {
+        [&self.log, &self.index, &self.views, &self.keys].into_iter().any(|taken| {
             taken == path
                 || ["-wal", "-shm", "-journal"].iter().any(|suffix| beside(taken, suffix) == path)
         }) || self.lock == path
@@ -250,10 +250,11 @@ impl Lock {
     }
 }
 
-/// Opens the log to write it, and makes it first if there is none.
+/// Opens the log to write it, and makes it first if there is none; of the identity `wanted`, if that is said.
 pub(super) fn open_log(
     path: &Path,
     durability: Durability,
+    wanted: Option<Uuid>,
 ) -> Result<(Connection, Identity), StoreError> {
     let refused = |error| failed(path, error);
     // SQLite takes a file of one byte for an empty one. Only its size is asked for: opening and closing the file here
@@ -264,7 +265,7 @@ pub(super) fn open_log(
     let mut conn = connect_to_write(path).map_err(refused)?;
     if is_new(&conn).map_err(refused)? {
         use_wal(&conn).map_err(refused)?;
-        create_log(&mut conn).map_err(refused)?;
+        create_log(&mut conn, wanted.unwrap_or_else(crate::id::fresh)).map_err(refused)?;
     }
     let (application, mut format) = stamps(&conn).map_err(refused)?;
     if application != APPLICATION {
@@ -287,6 +288,12 @@ pub(super) fn open_log(
         log_id: Uuid::from_bytes(meta(&conn, "log_id").map_err(refused)?),
         secret: Secret(meta(&conn, "stream_key").map_err(refused)?),
     };
+    if wanted.is_some_and(|wanted| wanted != identity.log_id) {
+        return Err(StoreError::Foreign {
+            place: place(path),
+            kind: "log of the identity that was asked for",
+        });
+    }
     Ok((conn, identity))
 }
 
@@ -333,13 +340,13 @@ pub(super) fn synchronous(durability: Durability) -> &'static str {
 }
 
 /// All or nothing: a crash leaves an empty database, which counts as new.
-fn create_log(conn: &mut Connection) -> rusqlite::Result<()> {
+fn create_log(conn: &mut Connection, log_id: Uuid) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     tx.execute_batch(SCHEMA)?;
     tx.execute_batch(SINCE_2)?;
     tx.execute(
         "INSERT INTO meta VALUES ('log_id', ?), ('stream_key', randomblob(16))",
-        params![crate::id::fresh().as_bytes()],
+        params![log_id.as_bytes()],
     )?;
     stamp(&tx, APPLICATION, FORMAT)?;
     tx.commit()

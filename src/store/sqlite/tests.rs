@@ -42,6 +42,49 @@ fn a_full_disk_refuses_the_group_and_is_forgotten_when_there_is_room() {
 }
 
 #[test]
+fn an_archive_that_finds_no_room_to_come_back_to_goes_on_when_there_is_some() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    one(&log, append("1", 1_000, 2_000)).unwrap();
+    log.archive(&[stream("1")], "old.db").unwrap();
+    log.vacuum().unwrap();
+    let limit = |pages: Option<i64>| {
+        with_writer(&log, |conn| {
+            let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            let taken = conn.pragma_query_value(None, "page_count", count).unwrap();
+            let most = pages.map_or(1_000_000, |pages| taken + pages);
+            conn.pragma_update_and_check(None, "max_page_count", most, |_| Ok(())).unwrap();
+        });
+    };
+    // Some of the batches have room, and none of them, and all.
+    for pages in [200, 3] {
+        limit(Some(pages));
+        let error = log.restore("old.db").unwrap_err();
+        assert!(matches!(error, ArchiveError::Store(StoreError::Full { .. })), "{error:?}");
+        assert_eq!(read(&log, "1"), 1_000);
+        one(&log, append("2", 1, 10)).unwrap();
+    }
+    limit(None);
+    assert_eq!(log.restore("old.db").unwrap().events, 1_000);
+    assert!(log.archives().is_empty() && !path.with_file_name("old.db").exists());
+    assert_eq!(read(&log, "1"), 1_000);
+}
+
+#[test]
+fn an_archive_that_cannot_be_noted_changes_nothing() {
+    let (_directory, path) = place();
+    let log = Sqlite::open(&path).unwrap();
+    one(&log, append("1", 10, 2_000)).unwrap();
+    with_writer(&log, |conn| conn.pragma_update(None, "query_only", true).unwrap());
+    let error = log.archive(&[stream("1")], "old.db").unwrap_err();
+    assert!(matches!(error, ArchiveError::Store(StoreError::ReadOnly { .. })), "{error:?}");
+    assert!(log.archives().is_empty() && !path.with_file_name("old.db").exists());
+    with_writer(&log, |conn| conn.pragma_update(None, "query_only", false).unwrap());
+    assert_eq!(log.archive(&[stream("1")], "old.db").unwrap().events, 10);
+    assert_eq!(read(&log, "1"), 10);
+}
+
+#[test]
 fn a_read_only_log_refuses_commits_answers_reads_and_recovers() {
     let (_directory, path) = place();
     let log = Sqlite::open(&path).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -107,7 +107,7 @@ impl Writer {
             return Ok(());
         }
         let path = &self.shared.files.log;
-        let (log, identity) = file::open_log(path, self.durability)?;
+        let (log, identity) = file::open_log(path, self.durability, None)?;
         let is_same = identity.log_id == self.shared.log_id
             && super::holds(&log, &self.through).map_err(|error| failed(path, error))?;
         if !is_same {
@@ -358,7 +358,11 @@ impl Writer {
     pub(super) fn vacuum(&mut self) -> Result<(), StoreError> {
         self.between_groups(|log| {
             log.execute_batch("VACUUM")?;
-            file::checkpoint(log)
+            // Emptied and not only copied: all of the log went through it, and it would keep that room until the log is closed.
+            match file::empty_wal(log) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+                done => done,
+            }
         })
     }
 

@@ -80,8 +80,12 @@ pub(super) fn compare(old: &Form, new: &Form) -> Option<Change> {
 }
 
 impl Change {
-    pub(super) fn describe(&self, event: &str, version: u32) -> String {
+    /// `called` is what the event was called when the version was released.
+    pub(super) fn describe(&self, event: &str, called: &str, version: u32) -> String {
         let mut text = format!("{event}, version {version}: {}", self.class.text());
+        if called != event {
+            let _ = write!(text, "\n  it was called {called}");
+        }
         for found in &self.backward {
             self.backward(found, &mut text);
         }
@@ -249,7 +253,8 @@ pub(super) fn not_read(set: &Set, name: &str, version: u32) -> String {
         ),
         None => format!(
             "{name}, version {version}: breaking: it was released, and the set of category {:?} has no such event\n  \
-             → restore it; or read it as what took its place: `#[upcast(event = {name:?}, version = {version})]` in the `#[aggregate]`",
+             → restore it; or, if it is called otherwise today, `formerly = {name:?}` in the `#[event(…)]` of that\n  \
+             → or read it as what took its place: `#[upcast(event = {name:?}, version = {version})]` in the `#[aggregate]`",
             set.category,
         ),
     }
