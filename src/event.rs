@@ -274,6 +274,22 @@ fn way_out(found: u32, known: u32) -> String {
     }
 }
 
+impl DecodeError {
+    /// Whether the program does not know the event, since its name or its version is one of another program, mostly a newer one.
+    pub(crate) fn is_unknown(&self) -> bool {
+        match self {
+            Self::UnknownName { .. } => true,
+            Self::UnknownVersion { found, known, .. } => found > known,
+            _ => false,
+        }
+    }
+
+    /// Whether that is what `error` says.
+    pub(crate) fn says_unknown(error: &(dyn std::error::Error + 'static)) -> bool {
+        error.downcast_ref::<Self>().is_some_and(Self::is_unknown)
+    }
+}
+
 pub(crate) fn unknown_version<E: Event>(found: u32) -> DecodeError {
     DecodeError::UnknownVersion { name: E::NAME, found, oldest: E::OLDEST, known: E::VERSION }
 }

@@ -110,7 +110,7 @@ fn read<S: EventSet>(
 ) -> Result<Option<ReadAs<S>>, HistoryError> {
     match decoder.read::<S>(event) {
         Ok(read) => Ok(Some(read)),
-        Err(DecodeError::UnknownName { .. }) if unknown == UnknownEvents::Ignore => Ok(None),
+        Err(error) if error.is_unknown() && unknown == UnknownEvents::Ignore => Ok(None),
         Err(error) => Err(HistoryError::Unreadable {
             stream: event.header.stream.clone(),
             version: event.header.version,

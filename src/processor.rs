@@ -450,6 +450,8 @@ impl<K: Keeper> Processor<K> {
         if let Some(trouble) = &trouble {
             error!(projection = self.wiring.name, error = chain(trouble), "stopped");
         }
+        // A rebuild cannot hand over any more; it ends by itself, and has nobody left whom it could tell.
+        self.wiring.progress.send_modify(|progress| progress.rebuild = None);
         self.report(ConsumerState::Stopped, trouble.map(Arc::new));
     }
 

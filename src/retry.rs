@@ -133,8 +133,8 @@ pub enum OnFailure {
     Stop,
 }
 
-/// What a reader of a category does with an event whose stored name the program does not know. Another program wrote it: mostly a
-/// newer one, whose deployment was taken back.
+/// What a reader of a category does with an event whose stored name the program does not know, or whose schema version is newer
+/// than the one that it knows. Another program wrote it: mostly a newer one, whose deployment was taken back.
 ///
 /// Consumers, aggregates and histories declare it. A [subscription](crate::Subscription) gets the events that the program knows, and
 /// passes over all others.
@@ -176,7 +176,7 @@ impl FailurePolicy {
 
     /// The class of an error; a permanent one if the classification panics, or if the program does not know the event.
     pub(crate) fn class_of(&self, error: &(dyn Error + 'static)) -> ErrorClass {
-        if let Some(DecodeError::UnknownName { .. }) = error.downcast_ref() {
+        if DecodeError::says_unknown(error) {
             return ErrorClass::Permanent;
         }
         Panic::catch(|| (self.classify)(error)).unwrap_or_else(|panic| {

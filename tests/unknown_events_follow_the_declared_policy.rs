@@ -25,9 +25,13 @@ use tidings::{
 
 /// Writes what another program wrote: of each line the account and the name of its event.
 fn write(store: &dyn EventStore, events: &[(&str, &'static str)]) {
-    for (id, name) in events {
+    events.iter().for_each(|(id, name)| write_version(store, id, name, 1));
+}
+
+fn write_version(store: &dyn EventStore, id: &str, name: &'static str, version: u32) {
+    {
         let stream = account(id);
-        let header = Header::new(stream.clone(), *name, 1, Timestamp::from_micros(1));
+        let header = Header::new(stream.clone(), name, version, Timestamp::from_micros(1));
         let event = Recorded { header, payload: (*b"{\"cents\":1}").into() };
         let commit = Commit::new().append(stream, ExpectedVersion::Any, vec![event]);
         let outcomes = store.commit(&mut [commit]).expect("the log takes it");
@@ -354,6 +358,41 @@ mod newer {
             tx.execute("INSERT INTO frozen VALUES (?)", [header.stream.id()])
         }
     }
+}
+
+#[tokio::test]
+async fn a_newer_version_of_a_known_event_is_unknown_too() {
+    let memory = Memory::new();
+    for (position, (id, _)) in LOG.iter().enumerate() {
+        write_version(&memory, id, "account.deposited", if position == 2 { 9 } else { 1 });
+    }
+    let counts = [Counts::default(), Counts::default(), Counts::default()];
+    let [refuses, parks, ignores] = counts.clone();
+    let builder = App::builder().store(memory).projection(Refuses::default());
+    let builder = builder.projection(Parks::default()).projection(Ignores::default());
+    let builder = builder.reactor(RefusingReactor(refuses)).reactor(ParkingReactor(parks));
+    let app = builder.reactor(IgnoringReactor(ignores)).start().await.unwrap();
+    for consumer in ["refuses", "refusing reactor"] {
+        soon("it stops", async {
+            while app.status().consumer(consumer).unwrap().state != ConsumerState::Stopped {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let status = app.status();
+        let status = status.consumer(consumer).unwrap();
+        assert_eq!((status.position.as_u64(), status.letters), (2, 0), "{consumer}");
+    }
+    for (consumer, letters, ignored) in
+        [("parks", 2, 0), ("parking reactor", 2, 0), ("ignores", 0, 1), ("ignoring reactor", 0, 1)]
+    {
+        app.reached(consumer, ALL, std::time::Duration::from_secs(10)).await.unwrap();
+        let status = app.status();
+        let status = status.consumer(consumer).unwrap();
+        assert_eq!((status.letters, status.ignored), (letters, ignored), "{consumer}");
+    }
+    assert_eq!(counts.map(|count| count.0.load(Ordering::SeqCst)), [2, 3, 4]);
+    app.shutdown().await.unwrap();
 }
 
 #[derive(Command, Clone)]

@@ -121,8 +121,9 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// #[upcasts]
 /// impl Deposited {
 ///     #[upcast(from = 1)]
-///     fn in_cents(old: Json) -> Json {
-///         serde_json::json!({ "cents": old["euros"].as_i64().unwrap_or_default() * 100 })
+///     fn in_cents(mut old: Json) -> Json {
+///         old["cents"] = (old["euros"].as_i64().unwrap_or_default() * 100).into();
+///         old
 ///     }
 ///
 ///     #[upcast(from = 2)]

@@ -275,8 +275,8 @@ impl<A: Aggregate> Office<A> {
                     live.since.add(1, recorded.payload.len());
                     ControlFlow::Continue(())
                 }
-                Err(DecodeError::UnknownName { .. })
-                    if A::unknown_events() == UnknownEvents::Ignore =>
+                Err(error)
+                    if error.is_unknown() && A::unknown_events() == UnknownEvents::Ignore =>
                 {
                     loading.live.ignored += 1;
                     loading.live.version = recorded.header.version;

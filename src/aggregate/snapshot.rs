@@ -30,11 +30,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::Aggregate;
 use super::loader::Live;
 use crate::actor::Panic;
 use crate::codec::{Codec, CodecError};
+use crate::event::{EventSet, SetInfo};
 use crate::shape::{Form, Shape};
 use crate::store::{Decoder, Snapshot};
 use crate::stream::{StreamId, Version};
@@ -98,10 +100,13 @@ pub struct Snapshots<A> {
     read: fn(&[u8]) -> Result<A, CodecError>,
 }
 
-impl<A: Shape + Serialize + DeserializeOwned> Snapshots<A> {
+impl<A> Snapshots<A> {
     /// Snapshots without an occasion: those that are there are used, and none is taken.
     #[expect(clippy::new_without_default, reason = "the occasions belong to it")]
-    pub fn new() -> Self {
+    pub fn new() -> Self
+    where
+        A: Shape + Serialize + DeserializeOwned,
+    {
         Self {
             shape: Form::of::<A>().digest(),
             every: None,
@@ -112,9 +117,7 @@ impl<A: Shape + Serialize + DeserializeOwned> Snapshots<A> {
             read: read_state,
         }
     }
-}
 
-impl<A> Snapshots<A> {
     /// Tells states apart that have one shape and another meaning; 0 unless set. A snapshot of another version is ignored as one
     /// of another shape is.
     pub fn version(mut self, version: u32) -> Self {
@@ -198,6 +201,17 @@ impl Since {
     }
 }
 
+/// The shape of a state folded from the events of `S`. A program that knows other events does not take over what was folded from
+/// these: an older one, started again, meets the event that it does not know.
+fn of_events<S: EventSet>(shape: [u8; 16]) -> [u8; 16] {
+    let versions = S::schemas().into_iter().map(|schema| (schema.name, schema.version));
+    let mut known: Vec<_> = SetInfo::of::<S>().stored_names().map(|name| (name, 0)).collect();
+    known.extend(versions);
+    known.sort_unstable();
+    let known: Vec<_> = known.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    Uuid::new_v5(&Uuid::from_bytes(shape), known.join("\n").as_bytes()).into_bytes()
+}
+
 /// What has become of snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct SnapshotGauge {
@@ -240,7 +254,9 @@ impl<A: Aggregate> Keeper<A> {
     /// None if the aggregate has no snapshots.
     pub(super) fn of_aggregate(decoder: &Decoder, gauge: &Arc<SnapshotGauge>) -> Option<Self> {
         let (decoder, gauge) = (decoder.clone(), Arc::clone(gauge));
-        A::snapshots().map(|snapshots| Self { decoder, snapshots, gauge })
+        let mut snapshots = A::snapshots()?;
+        snapshots.shape = of_events::<A::Event>(snapshots.shape);
+        Some(Self { decoder, snapshots, gauge })
     }
 
     pub(super) fn is_due(&self, live: &Live<A>) -> bool {

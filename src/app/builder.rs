@@ -360,6 +360,8 @@ impl AppBuilder {
             .chain(self.subscribers)
             .chain(self.queries)
             .try_for_each(|step| step(&mut building));
+        #[cfg(feature = "personal")]
+        building.declare_subjects();
         // Last: an app that cannot be started does not close the bus, which would end them.
         // And an app that cannot be started has no effects outside.
         let started =

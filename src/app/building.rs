@@ -140,6 +140,22 @@ impl Building {
         Ok(arbiters)
     }
 
+    /// Shows who publishes that subjects are forgotten, if anybody hears it.
+    #[cfg(feature = "personal")]
+    pub(super) fn declare_subjects(&mut self) {
+        use crate::personal::SubjectEvent;
+        if self.topics.get::<SubjectEvent>().is_some() {
+            let names = SubjectEvent::NAMES.to_vec();
+            self.declared.push(Declared {
+                name: SubjectEvent::CATEGORY.into(),
+                kind: ComponentKind::Aggregate,
+                hears: Vec::new(),
+                publishes: vec![Reference::to_some::<Envelope<SubjectEvent>>(names)],
+                condition: None,
+            });
+        }
+    }
+
     /// Keeps two sets from using the same stored name. One set may have it several times, for versions of an event.
     fn claim(&mut self, set: SetInfo) -> Result<(), StartError> {
         let (id, names) = (set.id, &mut self.names);

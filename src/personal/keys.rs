@@ -42,7 +42,7 @@ pub(crate) struct Keys(Arc<Vault>);
 
 /// All keys of one log.
 pub(super) struct Vault {
-    log_id: Uuid,
+    id: Uuid,
     place: Place,
     table: RwLock<Table>,
     finding: Mutex<()>,
@@ -161,13 +161,13 @@ impl Keys {
     /// # Errors
     /// [`StoreError`] if the file cannot be used, or these keys are in use from another one.
     pub(crate) fn of(log: &Arc<dyn EventStore>, path: Option<PathBuf>) -> Result<Self, StoreError> {
-        let log_id = log.log_id();
+        let id = id_of(&**log);
         let path = match (log.keys_beside(), log.durability()) {
             // Keys that outlive their log are of no use to anybody.
             (None, Durability::Memory) => None,
             (beside, _) => path.or(beside),
         };
-        let known = VAULTS.read().get(&log_id).and_then(Weak::upgrade);
+        let known = VAULTS.read().get(&id).and_then(Weak::upgrade);
         if let Some(vault) = known {
             vault.check_place(path.as_deref())?;
             #[cfg(feature = "sqlite")]
@@ -194,7 +194,7 @@ impl Keys {
             None if log.durability() == Durability::Memory => Place::Memory,
             None => Place::Nowhere,
         };
-        let keys = Self::register(log_id, place);
+        let keys = Self::register(id, place);
         keys.open_existing()?;
         Ok(keys)
     }
@@ -211,14 +211,14 @@ impl Keys {
     }
 
     /// Those of this log that are there already, or new ones.
-    fn register(log_id: Uuid, place: Place) -> Self {
+    fn register(id: Uuid, place: Place) -> Self {
         let nonces = match &place {
             #[cfg(feature = "testing")]
             Place::Tests => Nonces::Derived,
             _ => Nonces::Random,
         };
         let new = Arc::new(Vault {
-            log_id,
+            id,
             place,
             table: RwLock::new(Table {
                 keys: HashMap::new(),
@@ -233,21 +233,21 @@ impl Keys {
             nonces,
         });
         let mut vaults = VAULTS.write();
-        match vaults.get(&log_id).and_then(Weak::upgrade) {
+        match vaults.get(&id).and_then(Weak::upgrade) {
             Some(vault) => {
                 // One that is dropped takes the lock.
                 drop(vaults);
                 Self(vault)
             }
             None => {
-                vaults.insert(log_id, Arc::downgrade(&new));
+                vaults.insert(id, Arc::downgrade(&new));
                 Self(new)
             }
         }
     }
 
-    pub(super) fn log_id(&self) -> Uuid {
-        self.0.log_id
+    pub(super) fn id(&self) -> Uuid {
+        self.0.id
     }
 
     #[cfg(feature = "sqlite")]
@@ -332,9 +332,18 @@ impl Drop for Vault {
     }
 }
 
+/// Which keys are those of `log`: all apps on it share them. A copy of a log in another place has the same identity, and keys of its
+/// own.
+fn id_of(log: &dyn EventStore) -> Uuid {
+    match log.keys_beside() {
+        Some(path) => Uuid::new_v5(&log.log_id(), path.as_os_str().as_encoded_bytes()),
+        None => log.log_id(),
+    }
+}
+
 impl Vault {
-    pub(super) fn find(log_id: Uuid) -> Option<Arc<Self>> {
-        VAULTS.read().get(&log_id).and_then(Weak::upgrade)
+    pub(super) fn find(id: Uuid) -> Option<Arc<Self>> {
+        VAULTS.read().get(&id).and_then(Weak::upgrade)
     }
 
     pub(super) fn nonces(&self) -> Nonces {

@@ -21,7 +21,7 @@ pub(super) enum Purpose {
 
 #[derive(Debug, Clone, Copy)]
 struct Scope {
-    log_id: Uuid,
+    keys: Uuid,
     purpose: Purpose,
 }
 
@@ -53,14 +53,14 @@ pub(crate) fn recording<R>(keys: &Keys, work: impl FnOnce() -> R) -> R {
 
 fn within<R>(keys: &Keys, purpose: Purpose, work: impl FnOnce() -> R) -> R {
     FAILURE.set(None);
-    let _before = Before(SCOPE.replace(Some(Scope { log_id: keys.log_id(), purpose })));
+    let _before = Before(SCOPE.replace(Some(Scope { keys: keys.id(), purpose })));
     work()
 }
 
 /// The keys of this thread's scope, and what for; none outside of one.
 pub(super) fn current() -> Option<(std::sync::Arc<Vault>, Purpose)> {
-    let Scope { log_id, purpose } = SCOPE.get()?;
-    Some((Vault::find(log_id)?, purpose))
+    let Scope { keys, purpose } = SCOPE.get()?;
+    Some((Vault::find(keys)?, purpose))
 }
 
 /// Takes note of why a personal value could not be written or read.

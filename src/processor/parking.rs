@@ -41,9 +41,8 @@ impl<K: Keeper> Processor<K> {
                 Err(trouble) => return Err(trouble),
             }
         }
-        if let (UnknownEvents::Refuse, Some(DecodeError::UnknownName { .. })) =
-            (self.wiring.policy.unknown, failure.source.downcast_ref())
-        {
+        let is_unknown = DecodeError::says_unknown(&*failure.source);
+        if is_unknown && self.wiring.policy.unknown == UnknownEvents::Refuse {
             return Err(Trouble::unknown(&failure.header).into());
         }
         match self.wiring.policy.on_failure {

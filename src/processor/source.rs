@@ -269,6 +269,10 @@ fn fold_stored<T, S: EventSet>(
     let header = &event.header;
     let source = match Panic::catch(|| sorting.decoder.read::<S>(event)) {
         Ok(Ok(read)) => return fold(handlers, target, read.as_slice(), header, sorting, chunk),
+        Ok(Err(error)) if error.is_unknown() && sorting.unknown == UnknownEvents::Ignore => {
+            chunk.ignored += 1;
+            return Ok(());
+        }
         Ok(Err(error)) => error.into(),
         Err(panic) => panicked(&panic),
     };

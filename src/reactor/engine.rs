@@ -29,13 +29,13 @@ use tracing::{Instrument, debug, error, trace_span, warn};
 
 use super::keeping::{Decided, Keeping, Saved};
 use super::lanes::{Item, Lanes, Work};
-use super::route::{Cause, Limit, Permanent, Routes};
+use super::route::{Cause, Limit, Permanent, Prepared, Routes};
 use super::window::{WINDOW, Window};
 use super::{Delivery, ReactorOptions};
 use crate::actor::Panic;
 use crate::app::WeakApp;
 use crate::clock::Clock;
-use crate::event::{Header, Recorded};
+use crate::event::{DecodeError, Header, Recorded};
 use crate::id::DeliveryId;
 use crate::letters::desk::{Clerk, LetterError, Order};
 use crate::letters::shelf::{Change, Fate};
@@ -367,7 +367,7 @@ impl Engine {
             if let Fate::Edited(payload) = fate {
                 recorded = Recorded::edited(&recorded.header, payload);
             }
-            let (_, mut work) = prepare(&routes, &decoder, &recorded);
+            let mut work = prepare(&routes, &decoder, &recorded).1.into();
             let delivery = deliver(name, &recorded.header, tried.saturating_add(1), replayed, app);
             let outcome = Ok(try_once(&mut work, delivery, timeout).await);
             Ended::Letter { key, position, outcome }
@@ -534,7 +534,9 @@ impl Engine {
                 Fate::Edited(payload) => recorded = Recorded::edited(&recorded.header, payload),
                 Fate::Discarded => continue,
             }
-            if route.is_none() {
+            let (key, prepared) = prepare(&self.routes, &self.wiring.decoder, &recorded);
+            let cause = prepared.as_ref().err();
+            if cause.is_some_and(|cause| DecodeError::says_unknown(&**cause)) {
                 match self.failures.unknown {
                     UnknownEvents::Ignore => {
                         self.wiring.gauge.ignore(1);
@@ -547,8 +549,7 @@ impl Engine {
                     }
                 }
             }
-            let (key, work) = prepare(&self.routes, &self.wiring.decoder, &recorded);
-            let header = recorded.header;
+            let (header, work) = (recorded.header, prepared.into());
             let waiting = shelf.look().and_then(|shelved| {
                 shelved.waits(&key, position).then(|| shelved.wait(&key, &header))
             });
@@ -690,22 +691,27 @@ async fn try_once(work: &mut Work, delivery: Delivery, timeout: Duration) -> Res
 }
 
 /// Reads an event: its key, and how it is handled. What cannot be read is kept in order by its stream: nothing else is known of it.
-fn prepare(routes: &Routes, decoder: &Decoder, recorded: &Recorded) -> (Arc<str>, Work) {
+fn prepare(
+    routes: &Routes,
+    decoder: &Decoder,
+    recorded: &Recorded,
+) -> (Arc<str>, Result<Prepared, Cause>) {
     let prepared = match routes.get(&recorded.header.name) {
         Some(route) => Panic::catch(|| (route.prepare)(recorded, decoder))
             .map_err(|panic| panicked(&panic))
             .and_then(|prepared| prepared.map_err(Into::into)),
-        None => Err(match routes.unknown(&recorded.header) {
-            Some(unknown) => unknown.into(),
-            None => "there is no handler for it any more".into(),
-        }),
+        None => match routes.unknown(&recorded.header) {
+            Some(unknown) => Err(unknown.into()),
+            // The handler is gone that it once had, or the event was unknown to an earlier program.
+            None => Ok(Prepared::of("", Vec::new())),
+        },
     };
     let key = match &prepared {
         Ok(prepared) => prepared.key.as_deref(),
         Err(_) => None,
     };
     let key = key.unwrap_or_else(|| recorded.header.stream.as_str()).into();
-    (key, prepared.into())
+    (key, prepared)
 }
 
 fn deliver(
