@@ -49,6 +49,10 @@
 //!   cannot be read until its subject is forgotten.
 //! - **Values made anew.** A value that user code makes with [`Personal::new`] from others, say in an `apply`, is forgotten from when on it is
 //!   first written, into an event or a snapshot; one that never was is only dropped.
+//! - **What was stored before.** To make a field personal does not seal what the log holds of it already: that stays there in plaintext, and
+//!   a step that makes a `Personal` of it hands out a value that is readable after its subject is forgotten.
+//! - **Handlers.** A projection that answers [`Personal::get`] with `?` parks the events of everybody who is forgotten when it is rebuilt:
+//!   let it leave the value out.
 //! - **Memory.** Keys are wiped when they are dropped. Values are the user's types and are only dropped, when the last event or
 //!   state that holds them goes; swap and core dumps may hold them.
 //!

@@ -91,6 +91,7 @@ pub fn derive_shape(input: TokenStream) -> TokenStream {
 /// - `oldest = 2`: the oldest version that the type reads, 1 unless given: older ones were never stored, or the aggregate reads them.
 /// - `formerly = "account.paid_in"`, or a list `formerly = ["account.paid_in", "account.credited"]`: the names in the log that it had before.
 ///   The versions are one line through all of them: a new name alone does not raise the version.
+/// - `codec = MessagePack`, or `Cbor`: the format of what is written from now on, JSON unless given. It takes the feature `messagepack` or `cbor`.
 /// - `crate = path`: where to find the crate, if not at `::tidings`.
 #[proc_macro_derive(Event, attributes(event, shape))]
 pub fn derive_event(input: TokenStream) -> TokenStream {

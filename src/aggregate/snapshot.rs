@@ -16,7 +16,8 @@
 //! knows the event folds it.
 //!
 //! # Another shape
-//! The shape of the state stands in the snapshot. One of another shape, one that cannot be read, and one that claims to
+//! The shape of the state stands in the snapshot, with the names and versions of the events that its program knew: an older program,
+//! started again, meets what it does not know, and each release that adds an event begins anew. One of another shape, one that cannot be read, and one that claims to
 //! have seen more than the stream holds are ignored with a warning, the whole stream is folded, and a new one is taken.
 //!
 //! # A snapshot that cannot be written

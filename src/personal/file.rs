@@ -99,6 +99,12 @@ impl KeysFile {
         log: &dyn EventStore,
     ) -> Result<(Connection, Connection), StoreError> {
         let refused = |error| refused(path, error);
+        if !path.exists() && log.head()? > Position::START {
+            tracing::warn!(
+                keys = %path.display(),
+                "a file of keys is begun beside a log that holds events: if there was one before, stop and restore that"
+            );
+        }
         let mut writer = connect(path, Some(log.log_id()))?;
         let owner: Option<[u8; 16]> = writer
             .query_row("SELECT value FROM meta WHERE key = 'log_id'", [], |row| row.get(0))
