@@ -17,8 +17,8 @@ mod book;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use bank::*;
 use book::*;
@@ -587,20 +587,42 @@ async fn a_log_that_cannot_be_read_is_an_error_and_not_waited_for() {
     app.shutdown().await.unwrap();
 }
 
-/// Counts what it folds, and takes its time.
-struct Slow(Arc<AtomicU64>);
+/// A place half-way where a fold waits until it is let on.
+#[derive(Default)]
+struct Halfway {
+    folded: AtomicU64,
+    reached: tokio::sync::Notify,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
 
-impl Projection for Slow {
-    const NAME: &'static str = "slow";
+impl Halfway {
+    fn pass(&self) {
+        if self.folded.fetch_add(1, Ordering::SeqCst) == 100 {
+            self.reached.notify_one();
+            drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        }
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+/// Counts what it folds, and may be held half-way.
+struct Counted(Option<Arc<Halfway>>);
+
+impl Projection for Counted {
+    const NAME: &'static str = "counted";
     const VERSION: u32 = 1;
     type Storage = Tables;
 
     fn handlers(handlers: &mut Handlers<Self, Tables>) {
-        handlers.schema("CREATE TABLE slow (cents INTEGER)").on(
+        handlers.schema("CREATE TABLE counted (cents INTEGER)").on(
             |view: &Self, tx: &Transaction<'_>, event: &Deposited, _: &Header| {
-                view.0.fetch_add(1, Ordering::SeqCst);
-                std::thread::sleep(std::time::Duration::from_micros(100));
-                tx.execute("INSERT INTO slow VALUES (?1)", [event.cents])
+                view.0.iter().for_each(|halfway| halfway.pass());
+                tx.execute("INSERT INTO counted VALUES (?1)", [event.cents])
             },
         );
     }
@@ -610,28 +632,23 @@ impl Projection for Slow {
 async fn dropped_half_way_it_ends_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let app = App::builder().store(sqlite(directory.path().join("log.db"))).aggregate::<Account>();
-    let app = app.projection(Slow(Arc::default())).start().await.unwrap();
+    let app = app.projection(Counted(None)).start().await.unwrap();
     const EVENTS: u64 = 30_000;
     app.send("a", DepositAll { parts: vec![1; EVENTS as usize] }).await.unwrap();
-    let folded = Arc::new(AtomicU64::new(0));
-    let mut folding = begin(app.as_of_with(Slow(Arc::clone(&folded)), app.head())).await;
-    until_more_than(&folded, 0, &mut folding).await;
+    let halfway = Arc::new(Halfway::default());
+    let mut folding = Box::pin(app.as_of_with(Counted(Some(Arc::clone(&halfway))), app.head()));
+    tokio::select! {
+        _ = &mut folding => panic!("it was not held"),
+        reached = tokio::time::timeout(PATIENCE, halfway.reached.notified()) => reached.unwrap(),
+    }
     assert_eq!(scratches(directory.path()), 1);
     drop(folding);
+    halfway.open();
     bank::until("its file is gone", || scratches(directory.path()) == 0).await;
-    let at_the_end = folded.load(Ordering::SeqCst);
+    let at_the_end = halfway.folded.load(Ordering::SeqCst);
     assert!(at_the_end < EVENTS, "it was folded to its end");
     app.shutdown_within(PATIENCE).await.unwrap();
-    assert_eq!(folded.load(Ordering::SeqCst), at_the_end);
-}
-
-async fn until_more_than<F: Future>(folded: &AtomicU64, count: u64, folding: &mut Begun<F>) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while folded.load(Ordering::SeqCst) <= count {
-        assert!(std::time::Instant::now() < deadline, "nothing is folded");
-        folding.poll().await;
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    assert_eq!(halfway.folded.load(Ordering::SeqCst), at_the_end);
 }
 
 #[tokio::test]
