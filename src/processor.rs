@@ -18,6 +18,7 @@ pub(crate) mod ledger;
 mod parking;
 pub(crate) mod rebuild;
 mod source;
+mod trouble;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -35,16 +36,17 @@ pub(crate) use self::parking::{read, read_edited};
 use self::rebuild::{Own, Replaced, Role};
 pub use self::rebuild::{RebuildError, RebuildProgress, Rebuilt};
 pub(crate) use self::source::{Handler, Source, Sources, TypedSource};
+pub(crate) use self::trouble::Failure;
+pub use self::trouble::Trouble;
 use crate::bus::Peek;
 use crate::clock::{Clock, Timestamp};
 use crate::event::Header;
-use crate::id::EventId;
 use crate::letters::desk::Clerk;
 use crate::letters::shelf::{Change, Fate, Glance, Shelf};
 use crate::retry::{FailurePolicy, UnknownEvents};
 use crate::sequencer::Head;
-use crate::store::{Decoder, Filter, Page, StoreError};
-use crate::stream::{Position, StreamId};
+use crate::store::{Decoder, Filter, Page};
+use crate::stream::Position;
 use crate::telemetry::{self, chain};
 
 /// The first and the longest pause before the log is read again after it failed.
@@ -103,62 +105,6 @@ impl ConsumerState {
     }
 }
 
-/// What keeps a consumer from going on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// An event could not be handled, and the consumer may not pass it.
-    #[error("it could not handle event {name} {event_id} at position {position} of {stream}")]
-    Handler {
-        /// The event's place in the log.
-        position: Position,
-        /// The event's identity.
-        event_id: EventId,
-        /// The event's stored name.
-        name: String,
-        /// The event's stream.
-        stream: StreamId,
-        /// What the handler says.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// An event could not be handled, and as many keys are parked as may be.
-    #[error(
-        "{keys} keys with {letters} letters are parked, and it may park no more: retry or discard some, and it goes on"
-    )]
-    TooManyParked {
-        /// How many keys are parked.
-        keys: usize,
-        /// How many letters they hold, those that wait included.
-        letters: usize,
-        /// What was to be parked.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The log cannot be read.
-    #[error("the log cannot be read")]
-    Log(#[source] StoreError),
-    /// The view cannot be written; what was folded since its checkpoint is folded again.
-    #[error("the view cannot be written")]
-    View(#[source] Box<dyn Error + Send + Sync>),
-    /// Checkpoint and letters cannot be written; what was handled since is handled again after a crash.
-    #[error("its checkpoint and its letters cannot be written")]
-    Ledger(#[source] Box<dyn Error + Send + Sync>),
-    /// The program does not know the event, and the consumer may not pass it.
-    #[error(
-        "it does not know event {name} at position {position} of {stream}: start a program that does"
-    )]
-    UnknownEvent {
-        /// The event's place in the log.
-        position: Position,
-        /// The event's stored name.
-        name: String,
-        /// The event's stream.
-        stream: StreamId,
-    },
-    /// A handler committed or rolled back the transaction that it was given.
-    #[error("a handler ended the transaction that it was given")]
-    EndedTransaction,
-}
-
 /// A part of the events that was folded in one go.
 pub(crate) struct Chunk {
     /// Every event up to here is folded.
@@ -194,37 +140,6 @@ impl Chunk {
             ended: false,
             #[cfg(feature = "personal")]
             forgets: false,
-        }
-    }
-}
-
-/// An event that could not be handled.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) header: Header,
-    /// What it is kept in order by.
-    pub(crate) key: Arc<str>,
-    pub(crate) source: Box<dyn Error + Send + Sync>,
-    pub(crate) span: Option<u64>,
-}
-
-impl Trouble {
-    /// The program does not know the event with this header.
-    pub(crate) fn unknown(header: &Header) -> Self {
-        let (position, stream) = (header.position, header.stream.clone());
-        Self::UnknownEvent { position, name: header.name.clone().into_owned(), stream }
-    }
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        let Failure { header, source, .. } = failure;
-        Self::Handler {
-            position: header.position,
-            event_id: header.event_id,
-            name: header.name.into_owned(),
-            stream: header.stream,
-            source,
         }
     }
 }
